@@ -143,7 +143,7 @@ MOSI = register(
                 "78e0f8b5ef8ff71558e7307848fc1fa929ecb078203f565ab22b9daab2e02524",
             ),
         ),
-        citation="Zadeh, Zellers, Pincus, Morency: MOSI: Multimodal Corpus of Sentiment Intensity, 2016, arXiv 1606.06259",
+        citation="Zadeh, Zellers, Pincus, Morency: MOSI, 2016, arXiv 1606.06259",
         obtain=_MMSA.format(folder="MOSI/Processed"),
     )
 )

@@ -1,0 +1,1 @@
+"""Interpretation, generation and result tables, without Lightning."""

@@ -1,0 +1,1 @@
+"""Lightning callbacks: run configuration, random states, predictions, figures."""

@@ -1,0 +1,1 @@
+"""LightningDataModules: one with everything, one small subclass a corpus."""

@@ -1,0 +1,106 @@
+"""Model selection and early stopping on the corpus' own validation metric."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+
+from mfm.corpora import Corpus
+
+
+def selection_metric(trainer: Trainer, pl_module: LightningModule) -> tuple[str, Literal["min", "max"]]:
+    """Name and direction of the value that chooses between epochs: the corpus' own, or the loss without labels."""
+    corpus = getattr(pl_module, "corpus", None)
+    if isinstance(corpus, Corpus) and getattr(trainer.datamodule, "labels", True):
+        return corpus.monitor, corpus.mode
+    return "val/loss", "min"
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keep the best epoch by a validation metric as `best.ckpt`, and the last one as `last.ckpt`.
+
+    Args:
+        monitor: Logged value that chooses, e.g. `val/mae`; null takes the corpus' own (`val/mae`, `val/acc`, ...).
+        mode: Whether `monitor` is better small (`min`) or large (`max`).
+        save_top_k: How many of the best epochs to keep; with more than 1, files carry the epoch's number.
+        every_n_epochs: Epochs between checkpoints.
+        save_weights_only: Leave optimiser states out; such a run cannot be resumed.
+    """
+
+    def __init__(
+        self,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        save_top_k: int = 1,
+        every_n_epochs: int = 1,
+        save_weights_only: bool = False,
+    ) -> None:
+        super().__init__(
+            monitor=monitor,
+            mode=mode,
+            filename="best" if save_top_k == 1 else "best-{epoch:03d}",
+            auto_insert_metric_name=False,
+            save_last=True,
+            save_top_k=save_top_k,
+            every_n_epochs=every_n_epochs,
+            save_weights_only=save_weights_only,
+            # after validation and everything else of the epoch, so that a resumed run starts at a clean boundary
+            save_on_train_epoch_end=True,
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Fill in the corpus' metric."""
+        if self.monitor is None:
+            self.monitor, self.mode = selection_metric(trainer, pl_module)
+            self.kth_value = torch.tensor(float("inf") if self.mode == "min" else float("-inf"))
+        super().setup(trainer, pl_module, stage)
+
+
+class PatientStopping(EarlyStopping):
+    """Stop when a validation metric has not improved for `patience` epochs.
+
+    Args:
+        patience: Validations without improvement before training stops; null trains to `max_epochs`.
+        monitor: Logged value to watch; null takes the corpus' own.
+        mode: Whether `monitor` is better small (`min`) or large (`max`).
+        min_delta: Smallest change that counts as an improvement.
+    """
+
+    def __init__(
+        self,
+        patience: int | None = None,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        min_delta: float = 0.0,
+    ) -> None:
+        self._own_metric = monitor is None
+        self._limit = patience
+        super().__init__(
+            monitor=monitor or "val/loss",
+            mode=mode,
+            patience=patience if patience is not None else 0,
+            min_delta=min_delta,
+            check_on_train_epoch_end=True,  # the same moment as the checkpoint, so that its state is in there
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Fill in the corpus' metric."""
+        if self._own_metric:
+            self.monitor, self.mode = selection_metric(trainer, pl_module)
+            self.min_delta = abs(self.min_delta) * (1 if self.monitor_op == torch.gt else -1)
+            self.best_score = torch.tensor(float("inf") if self.mode == "min" else float("-inf"))
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A resumed run that had stopped already stays stopped."""
+        if self._limit is not None and self.wait_count >= self._limit:
+            trainer.should_stop = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Check, unless stopping is off."""
+        if self._limit is not None:
+            super().on_train_epoch_end(trainer, pl_module)

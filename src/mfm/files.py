@@ -1,0 +1,72 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from mfm.errors import MFMError
+
+
+@contextmanager
+def whole_file(target: str | Path) -> Iterator[Path]:
+    """Give a temporary path beside `target` to write to, and put it in the target's place when all went well.
+
+    The temporary file is flushed to the disk before the rename, so that a reader sees the old file or the whole new
+    one, whenever the process is killed. After an error nothing is left.
+
+    Args:
+        target: The file to write; its folder is made where it is missing.
+
+    Raises:
+        MFMError: The operating system refused (disk full, no permission, ...).
+    """
+    target = Path(target)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp's files are private; the result gets the usual permissions
+        temporary.replace(target)
+        temporary = None
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise MFMError(f"cannot write {target}: {error.strerror}; nothing was changed") from error
+    finally:
+        if temporary is not None:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+
+
+def write_text(target: str | Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with whole_file(target) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def write_json(target: str | Path, value: Any) -> None:
+    """Write a JSON file whole or not at all; NaN and infinities become null, as JSON has neither."""
+    write_text(target, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

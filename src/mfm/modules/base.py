@@ -1,0 +1,183 @@
+"""What all LightningModules of the collection share: optimisation, metrics, logging, normalisation."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from mfm.corpora import get_corpus
+from mfm.data.batch import AffectBatch
+from mfm.errors import ConfigurationError
+from mfm.metrics import metrics_for
+from mfm.models.normalization import Normalizer
+from mfm.modules.optimisation import build_optimizer, build_schedule, decay_groups
+
+EVALUATION_SEED = (
+    20190506  # evaluation draws its prior samples from this seed, so that a loss is a property of the model
+)
+
+
+class StepOutput(NamedTuple):
+    """What a module computes for one batch.
+
+    Attributes:
+        loss: Scalar to minimise.
+        parts: Unweighted parts of the loss by name, each a scalar.
+        prediction: (B, output_dim), the head's raw output.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    prediction: Tensor
+
+
+class Prediction(NamedTuple):
+    """What `predict_step` returns for one batch.
+
+    Attributes:
+        ids: B sample names.
+        prediction: (B, output_dim), the head's raw output.
+        target: As in the batch.
+        target_mask: As in the batch.
+        codes: Block (`y` or a modality) -> (B, z), latent codes Z; empty for models without.
+        factors: Block (`y` or a modality) -> (B, f), factors F; empty for models without.
+    """
+
+    ids: list[str]
+    prediction: Tensor
+    target: Tensor
+    target_mask: Tensor
+    codes: dict[str, Tensor]
+    factors: dict[str, Tensor]
+
+
+class AffectModule(LightningModule):
+    """Base of all modules: give it `step` (and `predict_step`) and it trains, evaluates and logs.
+
+    Logged are `<stage>/loss`, `<stage>/<part of the loss>` and, for validation and test, the corpus' metrics.
+
+    Args:
+        feature_dims: Modality -> feature dimension D. Filled from the data by the command line; a value given
+            there is replaced.
+        corpus: Name of the `Corpus` record: task, metrics and monitored value. Filled from the data by the command line.
+        aligned: Whether step t of all modalities is the same moment. Filled from the data by the command line.
+        optimizer: `adam`, `adamw`, `nadam`, `radam`, `rmsprop` or `sgd`; or a mapping with `name` and that optimiser's
+            settings, e.g. `{name: adam, betas: [0.9, 0.99]}`.
+        lr: Learning rate, > 0.
+        weight_decay: Decay of weight matrices, >= 0; biases and gains never decay.
+        schedule: `constant`, `cosine`, `linear` (setting `floor`), or `plateau` (settings `factor`, `patience`, ...).
+        warmup_steps: Optimiser steps of linear warm-up.
+    """
+
+    def __init__(
+        self,
+        feature_dims: dict[str, int],
+        corpus: str,
+        aligned: bool = True,
+        optimizer: str | dict[str, Any] = "adam",
+        lr: float = 1e-3,
+        weight_decay: float = 0.0,
+        schedule: str | dict[str, Any] = "constant",
+        warmup_steps: int = 0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(logger=False)  # the whole config reaches the loggers through a callback
+        if not feature_dims:
+            raise ConfigurationError("a model needs at least one modality: feature_dims is empty")
+        self.feature_dims = dict(feature_dims)
+        self.corpus = get_corpus(corpus)
+        self.aligned = aligned
+        self.optimizer_spec, self.lr, self.weight_decay = optimizer, lr, weight_decay
+        self.schedule_spec, self.warmup_steps = schedule, warmup_steps
+        self.normalizer = Normalizer(feature_dims)
+        self.stage_metrics = {stage: metrics_for(self.corpus) for stage in ("val", "test")}
+
+    @abstractmethod
+    def step(self, batch: AffectBatch) -> StepOutput:
+        """Loss, its parts and the prediction for one batch."""
+
+    # ------------------------------------------------------------------ fitting
+    def on_fit_start(self) -> None:
+        """Take the training split's statistics from the data module; a resumed run has them in its checkpoint."""
+        statistics: Mapping[str, Any] | None = getattr(self.trainer.datamodule, "statistics", None)
+        if statistics:
+            self.normalizer.set_statistics(
+                {name: torch.as_tensor(value.mean, dtype=torch.float32) for name, value in statistics.items()},
+                {name: torch.as_tensor(value.std, dtype=torch.float32) for name, value in statistics.items()},
+            )
+
+    def training_step(self, batch: AffectBatch, batch_idx: int) -> Tensor:
+        """One optimiser step."""
+        output = self.step(batch)
+        self._log_loss("train", output, len(batch.ids))
+        return output.loss
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser and schedule as named in the hyperparameters."""
+        optimizer = build_optimizer(
+            self.optimizer_spec, decay_groups(self, self.weight_decay), self.lr, self.weight_decay
+        )
+        schedule = build_schedule(
+            self.schedule_spec,
+            optimizer,
+            warmup_steps=self.warmup_steps,
+            total_steps=int(self.trainer.estimated_stepping_batches) if self.schedule_spec != "constant" else 0,
+            monitor=self.corpus.monitor,
+            mode=self.corpus.mode,
+        )
+        return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    # --------------------------------------------------------------- evaluation
+    def validation_step(self, batch: AffectBatch, batch_idx: int) -> Prediction:
+        """Loss and metrics of one validation batch."""
+        return self._evaluate("val", batch, batch_idx)
+
+    def test_step(self, batch: AffectBatch, batch_idx: int) -> Prediction:
+        """Loss and metrics of one test batch."""
+        return self._evaluate("test", batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics, computed over all samples of all processes."""
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics, computed over all samples of all processes."""
+        self._log_metrics("test")
+
+    def _evaluate(self, stage: str, batch: AffectBatch, batch_idx: int) -> Prediction:
+        devices = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(EVALUATION_SEED + batch_idx)
+            output = self.step(batch)
+        self._log_loss(stage, output, len(batch.ids))
+        prediction = output.prediction.detach().float()
+        if prediction.numel() and bool(batch.target_mask.any()):
+            self.stage_metrics[stage].to(self.device).update(prediction, batch.target, batch.target_mask)
+        return Prediction(batch.ids, prediction, batch.target, batch.target_mask, {}, {})
+
+    def _log_loss(self, stage: str, output: StepOutput, batch_size: int) -> None:
+        values = {f"{stage}/loss": output.loss, **{f"{stage}/{name}": part for name, part in output.parts.items()}}
+        self.log_dict(
+            {name: value.detach() for name, value in values.items()},
+            on_step=False,
+            on_epoch=True,
+            batch_size=batch_size,
+            sync_dist=stage != "train",
+        )
+
+    def _log_metrics(self, stage: str) -> None:
+        metrics = self.stage_metrics[stage]
+        values = metrics.compute()
+        metrics.reset()
+        for name, value in values.items():
+            self.log(
+                f"{stage}/{name}",
+                value.to(self.device),
+                sync_dist=True,
+                prog_bar=f"{stage}/{name}" == self.corpus.monitor,
+            )

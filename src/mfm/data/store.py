@@ -1,0 +1,34 @@
+"""The project's own file: ragged, chunked, compressed HDF5 that training reads lazily.
+
+Layout (names of modalities and label arrays are percent-encoded, since HDF5 reserves the slash)::
+
+    /                              attrs: format, schema_version, fingerprint, provenance, aligned, notes
+    /splits/<split>                attrs: has_ids
+        ids, raw_text              (N,) UTF-8 strings; raw_text only where the source has it
+        labels/<name>              (N, K) float64, NaN where a label is missing
+        sequences/<modality>       attrs: file_steps, dtype
+            values                 (sum of lengths, D) float32: all real steps, one sample after the other
+            offsets                (N + 1,) int64: sample i is values[offsets[i]:offsets[i + 1]]
+            starts                 (N,) int64: position of the first real step in the source file
+
+Padding is not stored; `starts` and `file_steps` give the source's padded layout back. Values are compressed
+with shuffle + LZF: on the feature files of this field it writes three times as fast as gzip -1 (about 200
+against 70 MB/s) and comes within 6 % of its size. LZF ships with h5py; other HDF5 software needs the filter
+or `h5repack -f GZIP=1`.
+"""
+
+from mfm.data.store_content import FORMAT, SCHEMA_VERSION
+from mfm.data.store_read import read_store, store_fingerprint, store_provenance
+from mfm.data.store_verify import StoreReport, verify_store
+from mfm.data.store_write import write_store
+
+__all__ = [
+    "FORMAT",
+    "SCHEMA_VERSION",
+    "StoreReport",
+    "read_store",
+    "store_fingerprint",
+    "store_provenance",
+    "verify_store",
+    "write_store",
+]

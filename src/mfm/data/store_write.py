@@ -1,0 +1,226 @@
+"""Writing a store; see `mfm.data.store` for the layout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+
+import mfm
+from mfm.data.records import CorpusData, Sequences, SplitData
+from mfm.data.store_content import FORMAT, SCHEMA_VERSION, ContentHash, encode_name, split_order
+from mfm.errors import ConfigurationError, DataFormatError
+
+_CHUNK_BYTES = 128 * 1024  # a sample of 50 steps x 768 features touches two or three chunks
+_BLOCK_BYTES = 8 * 1024 * 1024  # written at once
+
+Progress = Callable[[int, int], None]
+
+
+def write_store(
+    data: CorpusData,
+    path: str | Path,
+    *,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+    source_fingerprint: str | None = None,
+) -> None:
+    """Write a corpus to a store, one block of steps at a time.
+
+    The file is written under a temporary name beside `path`, synced and renamed; whatever goes wrong,
+    interruption included, nothing half-written stays.
+
+    Args:
+        data: What a reader handed over; read sample by sample, so that a 4 GB source needs little memory.
+        path: File to write, by convention `*.h5`.
+        progress: Called with (samples x modalities done, total) now and then.
+        overwrite: Replace an existing file.
+        source_fingerprint: Fingerprint of the source, recorded in the provenance.
+
+    Raises:
+        ConfigurationError: `path` exists and `overwrite` is False, or its folder does not exist.
+        DataFormatError: The disk is full or cannot be written to.
+    """
+    target = Path(path)
+    if target.exists() and (target.is_dir() or not overwrite):
+        raise ConfigurationError(f"{target} exists already; choose another name or allow overwriting")
+    if not target.parent.is_dir():
+        raise ConfigurationError(f"the folder {target.parent} does not exist; create it first")
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb+") as raw:
+            guarded = _GuardedFile(raw)
+            with h5py.File(guarded, "w") as file:
+                _write_content(file, data, guarded, progress or (lambda done, total: None), source_fingerprint)
+            guarded.check()
+            raw.flush()
+            os.fsync(raw.fileno())
+        temporary.replace(target)
+    except _WriteFailedError as error:
+        raise DataFormatError(
+            f"{target} could not be written ({error}); nothing was left behind: free space or choose another folder"
+        ) from error
+    except PermissionError as error:
+        raise DataFormatError(f"{target} could not be written ({error.strerror}); choose another folder") from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+class _WriteFailedError(Exception):
+    """The system refused to write."""
+
+
+class _GuardedFile:
+    """A file whose failures HDF5 never sees.
+
+    HDF5 cannot close a file whose last blocks it failed to write: it keeps it open and crashes at exit. So
+    the first failure is kept for `check`, and everything after it is swallowed: the file is thrown away anyway.
+    """
+
+    def __init__(self, raw: BinaryIO) -> None:
+        self._raw = raw
+        self._failure: BaseException | None = None
+
+    def check(self) -> None:
+        """Raise the first failure, if there was one."""
+        if isinstance(self._failure, OSError):
+            raise _WriteFailedError(self._failure.strerror or str(self._failure)) from self._failure
+        if self._failure is not None:  # Ctrl-C that arrived within HDF5
+            raise self._failure
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write, or note that it failed."""
+        if self._failure is None:
+            try:
+                return self._raw.write(data)
+            except BaseException as failure:
+                self._failure = failure
+        return memoryview(data).nbytes
+
+    def truncate(self, size: int) -> int:
+        """Set the size, or note that it failed."""
+        if self._failure is None:
+            try:
+                return self._raw.truncate(size)
+            except BaseException as failure:
+                self._failure = failure
+        return size
+
+    def flush(self) -> None:
+        """Flush, or note that it failed."""
+        if self._failure is None:
+            try:
+                self._raw.flush()
+            except BaseException as failure:
+                self._failure = failure
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Seek in the file."""
+        return self._raw.seek(offset, whence)
+
+    def tell(self) -> int:
+        """Position in the file."""
+        return self._raw.tell()
+
+    def read(self, size: int = -1) -> bytes:
+        """Read from the file."""
+        return self._raw.read(size)
+
+    def readinto(self, buffer: Any) -> int:
+        """Read into a buffer."""
+        return int(self._raw.readinto(buffer))  # type: ignore[attr-defined]
+
+
+def _write_content(
+    file: h5py.File, data: CorpusData, guarded: _GuardedFile, progress: Progress, source_fingerprint: str | None
+) -> None:
+    splits = split_order(data.splits)
+    total = sum(len(data.splits[name]) * len(data.splits[name].sequences) for name in splits)
+    done = 0
+    content = ContentHash(data.aligned)
+    for name in splits:
+        split = data.splits[name]
+        group = file.create_group(f"splits/{encode_name(name)}")
+        _write_split(group, split)
+        content.split(name, split)
+        for modality in sorted(split.sequences):
+            sequences = split.sequences[modality]
+            content.sequences(modality, sequences)
+            for samples in _write_sequences(
+                group.create_group(f"sequences/{encode_name(modality)}"), sequences, content
+            ):
+                guarded.check()
+                done += samples
+                progress(done, total)
+    provenance = {
+        "source": Path(data.path).name,
+        "source_format": data.format,
+        "source_fingerprint": source_fingerprint,
+        "mfm_version": mfm.__version__,
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    file.attrs["format"] = FORMAT
+    file.attrs["schema_version"] = SCHEMA_VERSION
+    file.attrs["aligned"] = data.aligned
+    file.attrs["notes"] = json.dumps(list(data.notes))
+    file.attrs["provenance"] = json.dumps(provenance)
+    file.attrs["fingerprint"] = content.hexdigest()
+
+
+def _write_split(group: h5py.Group, split: SplitData) -> None:
+    group.attrs["has_ids"] = split.has_ids
+    group.create_dataset("ids", data=list(split.ids), dtype=h5py.string_dtype(), shape=(len(split),))
+    if split.raw_text is not None:
+        group.create_dataset("raw_text", data=list(split.raw_text), dtype=h5py.string_dtype(), shape=(len(split),))
+    labels = group.create_group("labels")
+    for name, values in split.labels.items():
+        labels.create_dataset(encode_name(name), data=np.asarray(values, dtype=np.float64))
+
+
+def _write_sequences(group: h5py.Group, sequences: Sequences, content: ContentHash) -> Iterator[int]:
+    """Write one modality; yields the number of samples done since the last yield."""
+    offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
+    np.cumsum(sequences.lengths, out=offsets[1:])
+    group.attrs["file_steps"] = int(sequences.file_steps)
+    group.attrs["dtype"] = str(np.dtype(sequences.dtype))
+    group.create_dataset("offsets", data=offsets)
+    group.create_dataset("starts", data=np.asarray(sequences.starts, dtype=np.int64))
+    rows, dim = int(offsets[-1]), int(sequences.dim)
+    chunk = min(max(1, _CHUNK_BYTES // (4 * max(dim, 1))), max(rows, 1))
+    layout = {"chunks": (chunk, dim), "compression": "lzf", "shuffle": True} if rows and dim else {}
+    values = group.create_dataset("values", shape=(rows, dim), dtype=np.float32, **layout)
+    # blocks are whole chunks, so that none is compressed twice
+    block = np.empty((chunk * max(1, _BLOCK_BYTES // (4 * max(dim, 1) * chunk)), dim), dtype=np.float32)
+    filled, written, pending = 0, 0, 0
+    for index in range(len(sequences)):
+        steps = sequences.steps(index)
+        if steps.shape != (offsets[index + 1] - offsets[index], dim):
+            raise DataFormatError(
+                f"sample {index} of {group.name} has shape {steps.shape}, expected "
+                f"({offsets[index + 1] - offsets[index]}, {dim}); the reader's lengths and values disagree"
+            )
+        taken = 0
+        while taken < len(steps):
+            part = steps[taken : taken + len(block) - filled]
+            block[filled : filled + len(part)] = part
+            filled, taken = filled + len(part), taken + len(part)
+            if filled == len(block):
+                content.values(block)
+                values[written : written + filled] = block
+                written, filled = written + filled, 0
+        pending += 1
+        if pending == 256:
+            yield pending
+            pending = 0
+    if filled:
+        content.values(block[:filled])
+        values[written : written + filled] = block[:filled]
+    yield pending

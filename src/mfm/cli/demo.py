@@ -1,0 +1,71 @@
+"""`mfm demo`: the main job on a synthetic corpus, from a file to a figure."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from mfm.errors import ConfigurationError, MFMError
+
+_USAGE = """\
+usage: mfm demo [--output DIR]
+
+Write a small synthetic corpus with the structure of MMSA's CMU-MOSI file and its defects (pre-padding, -inf in audio,
+float64, lists), then inspect it, train MFM on it, test the best epoch and predict, with the commands you would use on
+your own file. Everything lands in DIR (default: demo).
+"""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the demonstration; each step is a command line of its own, shown before it runs."""
+    folder = Path("demo")
+    if arguments[:1] in (["-h"], ["--help"]):
+        sys.stdout.write(_USAGE)
+        return 0
+    if arguments:
+        if len(arguments) != 2 or arguments[0] != "--output":
+            raise ConfigurationError(f"demo takes only --output DIR, got {shlex.join(arguments)}")
+        folder = Path(arguments[1])
+    corpus, run = folder / "corpus.pkl", _free(folder)
+    best = run / "checkpoints" / "best.ckpt"
+    _mfm("data", "generate", "--corpus", "mosi", "--output", str(corpus), "--overwrite")
+    _mfm("data", "inspect", str(corpus))
+    _mfm("fit", "--config", "demo.yaml", "--data.path", str(corpus), "--run_dir", str(run))
+    _mfm("test", "--ckpt_path", str(best))
+    _mfm("test", "--ckpt_path", str(best), "--data.missing", "[text]")
+    _mfm(
+        *("predict", "--ckpt_path", str(best)),
+        *("--output", str(folder / "predictions.csv"), "--factors", str(folder / "factors.h5")),
+    )
+    sys.stdout.write(
+        f"""
+Figures:      {run / "figures" / "training_curves.png"}
+              {run / "figures" / "test_predictions.png"}
+Predictions:  {folder / "predictions.csv"}
+Factors:      {folder / "factors.h5"}
+
+The same with your own file (MMSA, MulT or MultiBench pickle, MFN folder, or a store):
+  mfm data inspect aligned_50.pkl
+  mfm fit --config mosei.yaml --data.path aligned_50.pkl
+  mfm test --ckpt_path runs/mosei/version_0/checkpoints/best.ckpt
+  mfm predict --ckpt_path runs/mosei/version_0/checkpoints/best.ckpt --output predictions.csv
+"""
+    )
+    return 0
+
+
+def _free(folder: Path) -> Path:
+    number = 0
+    while (folder / f"run_{number}").exists():
+        number += 1
+    return folder / f"run_{number}"
+
+
+def _mfm(*arguments: str) -> None:
+    sys.stdout.write(f"\n$ {shlex.join(['mfm', *arguments])}\n")
+    sys.stdout.flush()
+    status = subprocess.run([sys.executable, "-m", "mfm", *arguments], check=False).returncode
+    if status:
+        raise MFMError(f"the step `{shlex.join(['mfm', *arguments])}` ended with status {status}")

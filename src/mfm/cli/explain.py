@@ -1,0 +1,109 @@
+"""Turn a parser's complaint into one sentence, and keep known noise off the screen."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+import warnings
+from argparse import ArgumentError
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from jsonargparse import ArgumentParser
+
+from mfm.datamodules import AffectDataModule
+from mfm.errors import ConfigurationError, nearest
+from mfm.modules.base import AffectModule
+
+_UNKNOWN = (
+    re.compile(r"[Oo]ption '([^']+)' is not accepted"),
+    re.compile(r"does not accept option '([^']+)'"),
+    re.compile(r"[Kk]ey '([^']+)' is not expected"),
+    re.compile(r"unrecognized arguments?: (?:--)?([^\s=]+)"),
+    re.compile(r"Unrecognized arguments?: (?:--)?([^\s=]+)"),
+    re.compile(r"No action for (?:destination )?key ['\"]([^'\"]+)['\"]"),
+)
+_CLASS = re.compile(r"Expected a dot import path string: (\w+)|given_class_path['\": ]+(\w+)|import.*?:? (\w+)$")
+
+
+@contextmanager
+def translate_errors(arguments: list[str], parsers: Mapping[str, ArgumentParser]) -> Iterator[None]:
+    """Raise a parser's error as a `ConfigurationError` of one sentence, with the nearest option for a typo."""
+    try:
+        yield
+    except ArgumentError as error:
+        command = next((argument for argument in arguments if argument in parsers), None)
+        raise ConfigurationError(one_sentence(str(error), parsers.get(command or ""))) from error
+
+
+def one_sentence(message: str, parser: ArgumentParser | None) -> str:
+    """Shorten a parser's message to what a user needs."""
+    for pattern in _UNKNOWN:
+        found = pattern.search(message)
+        if found:
+            name = found.group(1).removeprefix("--")
+            return f"unknown option {name!r}: {nearest_option(name, parser)}"
+    for base, option in ((AffectModule, "--model"), (AffectDataModule, "--data")):
+        given = re.search(r"Expected a dot import path string: (\w+)", message)
+        if given and (f'"{option[2:]}"' in message or option in message):
+            return f"{option}: no class {given.group(1)!r}: {nearest(given.group(1), _subclasses(base))}"
+    if "required" in message and ("model" in message or "data" in message):
+        return f"{' '.join(message.split())}; give a configuration, e.g. --config mosei.yaml (mfm configs lists them)"
+    return " ".join(message.split())
+
+
+def nearest_option(name: str, parser: ArgumentParser | None) -> str:
+    """Name the option that was probably meant."""
+    known = set() if parser is None else {action.dest for action in parser._actions if action.dest != "help"}
+    known = {option for option in known if not option.startswith(("model", "data"))}
+    for base, prefix in ((AffectModule, "model"), (AffectDataModule, "data")):
+        for klass in _subclasses(base).values():
+            known |= {f"{prefix}.{parameter}" for parameter in _parameters(klass)}
+    plain = name.replace(".init_args", "")
+    prefixed = plain if "." in plain else next((k for k in _closest(plain, known)), plain)
+    return nearest(prefixed, known).partition("Known:")[0].strip() or "`--help` lists the options"
+
+
+def _closest(name: str, known: set[str]) -> list[str]:
+    """Options whose last part is closest to a name given without its group."""
+    import difflib
+
+    tails = {option.rpartition(".")[2]: option for option in sorted(known)}
+    return [tails[tail] for tail in difflib.get_close_matches(name, tails, n=1, cutoff=0.5)]
+
+
+def _parameters(klass: type) -> set[str]:
+    """Named arguments of a class and of the bases that its `**kwargs` go to."""
+    names: set[str] = set()
+    for base in klass.__mro__:
+        if base.__module__.startswith("mfm.") and "__init__" in vars(base):
+            parameters = inspect.signature(base.__init__).parameters.values()
+            names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)} - {"self"}
+    return names
+
+
+def _subclasses(base: type) -> dict[str, type]:
+    found = {base.__name__: base}
+    for klass in base.__subclasses__():
+        found |= _subclasses(klass)
+    return found
+
+
+def quiet_known_warnings() -> None:
+    """Silence messages that a user can do nothing about; each line says whose they are."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware lists and advertisements
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # Lightning 2.6 calls what jsonargparse 4.53 deprecates (Lightning issue 21900)
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"jsonargparse.*|lightning.*")
+    warnings.filterwarnings("ignore", message=r".*JsonargparseDeprecationWarning.*")
+    try:
+        from jsonargparse._deprecated import JsonargparseDeprecationWarning
+    except ImportError:  # private, and gone in some versions
+        return
+    warnings.filterwarnings("ignore", category=JsonargparseDeprecationWarning)
+    # the advice to use many workers is wrong for stores of this size
+    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
+    # small corpora have fewer batches than log_every_n_steps; everything is logged by epoch
+    warnings.filterwarnings("ignore", message=r".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty.*")

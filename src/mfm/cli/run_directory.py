@@ -1,0 +1,63 @@
+"""Where a run keeps what it makes."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+from mfm.callbacks.run_config import CONFIG_FILE
+from mfm.errors import ConfigurationError
+
+_CLAIMED = "MFM_RUN_DIR"  # tells processes that Lightning starts for further devices which directory is theirs
+
+
+def new_run(given: str | None, corpus: str) -> Path:
+    """Claim a directory for a new run.
+
+    Args:
+        given: The directory asked for, or None for the next free `runs/<corpus>/version_<n>`.
+        corpus: Name of the corpus.
+
+    Raises:
+        ConfigurationError: The directory asked for holds a run already.
+    """
+    if _CLAIMED in os.environ and int(os.environ.get("LOCAL_RANK", "0")) > 0:
+        return Path(os.environ[_CLAIMED])
+    if given is not None:
+        path = Path(given)
+        if (path / CONFIG_FILE).exists() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            raise ConfigurationError(
+                f"--run_dir {given} holds a run already: choose another directory, or resume it with "
+                f"mfm fit --ckpt_path {path / 'checkpoints' / 'last.ckpt'}"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+    else:
+        path = _next_version(Path("runs") / corpus)
+    os.environ[_CLAIMED] = str(path)
+    return path
+
+
+def _next_version(parent: Path) -> Path:
+    parent.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count():
+        path = parent / f"version_{number}"
+        try:
+            path.mkdir()
+        except FileExistsError:  # taken, perhaps by a run that starts at the same moment
+            continue
+        return path
+    raise AssertionError("unreachable")
+
+
+def resumed_run(checkpoint: str) -> Path | None:
+    """The directory of the run that a checkpoint belongs to, so that a resumed run goes on in it."""
+    folder = Path(checkpoint).resolve().parent
+    if folder.name == "checkpoints" and (folder.parent / CONFIG_FILE).is_file():
+        return folder.parent
+    return None
+
+
+def evaluated_run(checkpoint: str) -> Path:
+    """Where results of evaluating a checkpoint go: its run's directory, or the folder it lies in."""
+    return resumed_run(checkpoint) or Path(checkpoint).resolve().parent

@@ -1,0 +1,99 @@
+"""Self-attention over padded sequences."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mfm.errors import ConfigurationError
+
+
+def sinusoids(steps: int, width: int, like: Tensor) -> Tensor:
+    """Sinusoidal positions (Vaswani et al. 2017): sines in the first half of the columns, cosines in the second.
+
+    Args:
+        steps: Number of positions T.
+        width: Columns; any number >= 1.
+        like: Gives device and dtype.
+
+    Returns:
+        (T, width), values in [-1, 1].
+    """
+    half = (width + 1) // 2
+    rates = torch.exp(torch.arange(half, device=like.device) * (-math.log(10_000.0) / half))
+    angles = torch.arange(steps, device=like.device)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width].to(like.dtype)
+
+
+class SelfAttentionBlock(nn.Module):
+    """Pre-norm transformer block: x + attention(norm(x)), then x + MLP(norm(x)).
+
+    Args:
+        width: Model width W, a multiple of `heads`.
+        heads: Attention heads.
+        dropout: Probability for attention weights and for the outputs of both branches.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ConfigurationError(f"transformer width {width} is no multiple of its {heads} heads; change either")
+        self.heads = heads
+        self.dropout = dropout
+        self.attention_norm = nn.LayerNorm(width)
+        self.query_key_value = nn.Linear(width, 3 * width)
+        self.attention_output = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(4 * width, width),
+        )
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Let every step attend to the steps that `mask` keeps.
+
+        Args:
+            x: (B, S, W), finite everywhere.
+            mask: (B, S) bool; at least one True in each row, for a softmax over nothing is NaN.
+
+        Returns:
+            (B, S, W).
+        """
+        batch, steps, width = x.shape
+        packed = self.query_key_value(self.attention_norm(x))
+        query, key, value = packed.view(batch, steps, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask[:, None, None, :], dropout_p=self.dropout if self.training else 0.0
+        )
+        attended = self.attention_output(attended.transpose(1, 2).reshape(batch, steps, width))
+        x = x + F.dropout(attended, self.dropout, self.training)
+        return x + F.dropout(self.mlp(x), self.dropout, self.training)
+
+
+class SelfAttention(nn.Module):
+    """A stack of blocks with a final norm; rows in which nothing is real give finite values.
+
+    Args:
+        width: Model width W.
+        layers: Blocks.
+        heads: Attention heads a block.
+        dropout: See `SelfAttentionBlock`.
+    """
+
+    def __init__(self, width: int, layers: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(SelfAttentionBlock(width, heads, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map (B, S, W) to (B, S, W); `mask` (B, S) says which steps may be attended to."""
+        mask = mask | ~mask.any(dim=1, keepdim=True)
+        for block in self.blocks:
+            x = block(x, mask)
+        normed: Tensor = self.norm(x)
+        return normed

@@ -147,7 +147,7 @@ def _long(s: Stream, size: int) -> None:
     s.push(int.from_bytes(s.take(size), "little", signed=True))
 
 
-_ESCAPE = re.compile(rb"\\\\(?:x([0-9a-fA-F]{2})|(.))?", re.DOTALL)
+_ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|(.))?", re.DOTALL)
 _ESCAPED = {b"\\": b"\\", b"'": b"'", b'"': b'"', b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 
 

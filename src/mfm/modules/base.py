@@ -64,7 +64,7 @@ class AffectModule(LightningModule):
     Args:
         feature_dims: Modality -> feature dimension D. Filled from the data by the command line; a value given
             there is replaced.
-        corpus: Name of the `Corpus` record: task, metrics and monitored value. Filled from the data by the command line.
+        corpus: Name of the `Corpus` record: task, metrics, monitored value. Filled from the data by the command line.
         aligned: Whether step t of all modalities is the same moment. Filled from the data by the command line.
         optimizer: `adam`, `adamw`, `nadam`, `radam`, `rmsprop` or `sgd`; or a mapping with `name` and that optimiser's
             settings, e.g. `{name: adam, betas: [0.9, 0.99]}`.

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Collection
+from typing import Any, Literal, TypeVar
 
 from torch import Tensor
 
+from mfm.corpora import CORPORA
 from mfm.data.batch import AffectBatch
 from mfm.losses.objective import MFMObjective
 from mfm.models.mfm import MFM, MFMOutput
 from mfm.modules.base import AffectModule, Prediction, StepOutput
+
+_Setting = TypeVar("_Setting")
+_STANDARD = frozenset(name for corpus in CORPORA.values() for file in corpus.files for name in file.dims)
+
+
+def for_modalities(value: _Setting, used: Collection[str]) -> _Setting:
+    """Drop entries for standard modalities that are not in use, so that one configuration serves any subset.
+
+    Only the names that published files use (`text`, `audio`, `vision`, `video`) are dropped; any other unknown name
+    stays and is refused by the model, as a typo should be.
+    """
+    if not isinstance(value, dict):
+        return value
+    kept = {key: for_modalities(item, used) for key, item in value.items() if key in used or key not in _STANDARD}
+    return kept  # type: ignore[return-value]  # a dict of the same kind
 
 
 class MFMModule(AffectModule):
@@ -28,7 +45,7 @@ class MFMModule(AffectModule):
         f: Width of the generative factors F_i.
         encoder: Q(Z_i | X_i): `lstm` (the paper's), `gru`, `transformer` or `mean`, or a mapping with `name` and
             settings (`mfm parts` lists them).
-        fusion: Q(Z_y | X_1..M): `mfn` (the paper's), `concat_lstm` or `transformer`, or a mapping with `name` and settings.
+        fusion: Q(Z_y | X_1..M): `mfn` (the paper's), `concat_lstm` or `transformer`, or a mapping like `encoder`.
         decoder: `free_running` (the paper's), `teacher_forced` or `mlp`, or a mapping with `name` and settings.
         dropout_y: Dropout in G_y, [0, 1).
         dropout: Dropout in each G_i, [0, 1).
@@ -39,7 +56,7 @@ class MFMModule(AffectModule):
         kernel: Kernel of the MMD: `rbf` (several scales), `imq`, or `original` (the authors', nearly flat).
         mmd_on: MMD on the `joint` Z, as the paper's objective says, or on its `marginals`, as the authors' code does.
         unbiased: Unbiased (U-statistic) instead of biased (V-statistic) estimate of the MMD.
-        prediction_loss: Regression: `l1` (the paper's), `mse` or `huber`. Classes use cross-entropy whatever this says.
+        prediction_loss: Regression: `l1` (the paper's and the default), `mse` or `huber`; classes have cross-entropy.
         reconstruction_loss: `mse` (the paper's) or `l1`.
         **kwargs: Optimisation and what the data decides; see `AffectModule`.
     """
@@ -62,31 +79,32 @@ class MFMModule(AffectModule):
         kernel: str = "rbf",
         mmd_on: Literal["joint", "marginals"] = "joint",
         unbiased: bool = False,
-        prediction_loss: str = "l1",
+        prediction_loss: str | None = None,
         reconstruction_loss: str = "mse",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        used = self.feature_dims
         self.model = MFM(
-            self.feature_dims,
+            used,
             self.corpus.output_dim,
             z_y=z_y,
-            z=z,
+            z=for_modalities(z, used),
             f_y=f_y,
-            f=f,
-            encoder=encoder,
-            fusion=fusion,
-            decoder=decoder,
+            f=for_modalities(f, used),
+            encoder=for_modalities(encoder, used),
+            fusion=for_modalities(fusion, used),
+            decoder=for_modalities(decoder, used),
             dropout_y=dropout_y,
-            dropout=dropout,
+            dropout=for_modalities(dropout, used),
             dropout_head=dropout_head,
             aligned=self.aligned,
         )
         self.objective = MFMObjective(
             self.corpus.task,
-            modalities=sorted(self.feature_dims),
+            modalities=sorted(used),
             prediction=weight_prediction,
-            reconstruction=weight_reconstruction,
+            reconstruction=for_modalities(weight_reconstruction, used),
             mmd=weight_mmd,
             kernel=kernel,
             mmd_on=mmd_on,

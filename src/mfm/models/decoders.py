@@ -52,9 +52,8 @@ class FreeRunningDecoder(Decoder):
 
     def forward(self, f_y: Tensor, f_i: Tensor, steps: int, inputs: Tensor | None = None) -> Tensor:
         """See `Decoder.forward`."""
-        if steps == 0:
-            return _nothing(f_y, self.output.out_features)
-        decoded: Tensor = self.output(free_running_states(torch.cat([f_y, f_i], dim=1), self.cell, steps))
+        states = free_running_states(torch.cat([f_y, f_i], dim=1), self.cell, max(steps, 1))
+        decoded: Tensor = self.output(states[:, :steps])
         return decoded
 
 
@@ -79,17 +78,15 @@ class TeacherForcedDecoder(Decoder):
 
     def forward(self, f_y: Tensor, f_i: Tensor, steps: int, inputs: Tensor | None = None) -> Tensor:
         """See `Decoder.forward`."""
-        if steps == 0:
-            return _nothing(f_y, self.output.out_features)
         factors = torch.cat([f_y, f_i], dim=1)
         if inputs is None:
-            return self._generate(factors, steps)
+            return self._generate(factors, max(steps, 1))[:, :steps]
         if inputs.shape[1] != steps:
             raise ValueError(f"asked to decode {steps} steps with {inputs.shape[1]} steps of inputs")
-        previous = F.pad(inputs[:, :-1], (0, 0, 1, 0))
-        repeated = factors[:, None].expand(-1, steps, -1)
+        previous = F.pad(inputs, (0, 0, 1, 0))[:, : max(steps, 1)]
+        repeated = factors[:, None].expand(-1, previous.shape[1], -1)
         states, _ = lstm_states(torch.cat([previous, repeated.to(previous.dtype)], dim=2), self.cell)
-        decoded: Tensor = self.output(states)
+        decoded: Tensor = self.output(states[:, :steps])
         return decoded
 
     def _generate(self, factors: Tensor, steps: int) -> Tensor:
@@ -137,7 +134,3 @@ class MLPDecoder(Decoder):
         positions = self.from_positions(sinusoids(steps, self.positions, like=f_y))
         decoded: Tensor = self.output((factors[:, None] + positions).relu())
         return decoded
-
-
-def _nothing(f_y: Tensor, output_dim: int) -> Tensor:
-    return f_y.new_zeros(f_y.shape[0], 0, output_dim)

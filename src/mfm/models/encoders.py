@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from mfm.models.attention import SelfAttention, sinusoids
 from mfm.models.masking import last_state, masked_mean, step_mask, zero_padding
+from mfm.models.recurrence import run_recurrence
 from mfm.models.registry import Rate, Registry, Size
 
 
@@ -40,7 +41,7 @@ class _RecurrentEncoder(Encoder):
         """See `Encoder.forward`."""
         # Left-aligned input and a causal recurrence: padding comes after everything that is read out, so the padded
         # tensor goes in as it is, without packing (which would bring the lengths to the CPU).
-        states, _ = self.recurrence(zero_padding(x, lengths))
+        states = run_recurrence(self.recurrence, zero_padding(x, lengths))
         return _code(self.to_code(last_state(states, lengths)), lengths)
 
 

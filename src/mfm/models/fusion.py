@@ -11,6 +11,7 @@ from mfm.models.alignment import on_one_clock
 from mfm.models.attention import SelfAttention, sinusoids
 from mfm.models.masking import last_state, masked_mean, step_mask, zero_padding
 from mfm.models.per_modality import PerModality
+from mfm.models.recurrence import run_recurrence
 from mfm.models.registry import Rate, Registry, Size
 
 CLOCK_LIMIT = 64
@@ -84,7 +85,7 @@ class ConcatLSTM(Fusion):
             step_mask(lengths[name], features[name].shape[1])[..., None].to(features[name].dtype)
             for name in self.modalities
         ]
-        states, _ = self.recurrence(torch.cat(inputs, dim=2))
+        states = run_recurrence(self.recurrence, torch.cat(inputs, dim=2))
         ends = longest(lengths)
         code: Tensor = self.to_code(last_state(states, ends))
         return code.masked_fill((ends == 0)[:, None], 0.0)

@@ -7,6 +7,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def run_recurrence(recurrence: nn.LSTM | nn.GRU, inputs: Tensor) -> Tensor:
+    """Hidden states of every step of an `nn.LSTM` or `nn.GRU` that starts at zero.
+
+    On the CPU it runs in float32 also under autocast: whether 16-bit recurrences exist there depends on the
+    processor and the type, and where they do not they raise.
+
+    Args:
+        recurrence: Built with `batch_first=True`.
+        inputs: (B, T, D), T >= 1.
+
+    Returns:
+        (B, T, H).
+    """
+    if inputs.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        with torch.autocast("cpu", enabled=False):
+            inputs = inputs.to(next(recurrence.parameters()).dtype)
+            states: Tensor = recurrence(inputs)[0]
+    else:
+        states = recurrence(inputs)[0]
+    return states
+
+
 def lstm_update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     """One LSTM update (Hochreiter and Schmidhuber 1997, with forget gate, gates in PyTorch's order).
 
@@ -67,7 +89,10 @@ def free_running_states(first_input: Tensor, weights: nn.LSTMCell, steps: int) -
     """
     bias = weights.bias_ih + weights.bias_hh
     summed = (weights.weight_ih + weights.weight_hh).t()
-    hidden, cell = lstm_update(F.linear(first_input, weights.weight_ih, bias), torch.zeros_like(first_input))
+    hidden = cell = torch.zeros_like(first_input)
+    # 0 times W_hh is kept, so that every parameter has a gradient even if there is one step only
+    gates = torch.addmm(F.linear(first_input, weights.weight_ih, bias), hidden, weights.weight_hh.t())
+    hidden, cell = lstm_update(gates, cell)
     hiddens = [hidden]
     for _ in range(steps - 1):
         hidden, cell = lstm_update(torch.addmm(bias, hidden, summed), cell)

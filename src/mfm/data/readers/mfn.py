@@ -144,7 +144,7 @@ def _left_out(path: Path, files: Files, whole: Sequence[str]) -> list[str]:
 def _load(file: Path) -> NDArray[Any]:
     """The one array of a file."""
     try:
-        with h5py.File(file, "r") as opened:
+        with h5py.File(file, "r", locking=False) as opened:
             names = [name for name in opened if isinstance(opened[name], h5py.Dataset)]
             chosen = names if len(names) == 1 else [name for name in _DATASETS if name in names]
             if not chosen:

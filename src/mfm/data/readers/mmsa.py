@@ -29,10 +29,13 @@ from mfm.data.records import CorpusData, SplitData
 from mfm.data.spans import Given, SplitSpans, outer_span
 from mfm.errors import DataFormatError
 
-KEYS = frozenset({"regression_labels", "classification_labels", "raw_text", "text_bert", "annotations"})
-"""A split with any of these is MMSA's."""
+_KEYS = frozenset({"regression_labels", "classification_labels", "raw_text", "text_bert", "annotations"})
+_OTHER = _KEYS | {"id"}
 
-_OTHER = KEYS | {"id"}
+
+def is_mmsa(split: Mapping[Any, Any]) -> bool:
+    """Whether a split holds anything that MMSA's files have and MulT's have not."""
+    return any(key in _KEYS or str(key).endswith("_lengths") for key in split)
 
 
 def read_mmsa(tree: Any, path: Path, modalities: Sequence[str] | None = None) -> CorpusData:

@@ -9,7 +9,7 @@ from pathlib import Path
 import h5py
 
 from mfm.data.readers.mfn import is_mfn_folder, read_mfn
-from mfm.data.readers.mmsa import KEYS, read_mmsa
+from mfm.data.readers.mmsa import is_mmsa, read_mmsa
 from mfm.data.readers.mult import read_mult
 from mfm.data.records import CorpusData
 from mfm.data.unpickle import read_pickle
@@ -50,7 +50,7 @@ def read_corpus(path: str | Path, modalities: Sequence[str] | None = None) -> Co
         return read_store(path, modalities)
     tree = read_pickle(path)
     splits = [split for split in tree.values() if isinstance(split, dict)] if isinstance(tree, dict) else []
-    if any(KEYS & split.keys() for split in splits) or any("labels" not in split for split in splits):
+    if any(is_mmsa(split) for split in splits):
         return read_mmsa(tree, path, modalities)
     return read_mult(tree, path, modalities)
 
@@ -112,7 +112,7 @@ def _starts_with_hdf5(path: Path) -> bool:
 def _check_store(path: Path) -> None:
     """Say what an HDF5 file is that is not a store."""
     try:
-        with h5py.File(path, "r") as file:
+        with h5py.File(path, "r", locking=False) as file:
             if "format" in file.attrs:
                 return  # a store, or something that the store's reader explains
             groups = list(file)

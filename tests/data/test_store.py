@@ -115,7 +115,7 @@ def test_fingerprint_is_of_the_content_only(tmp_path: Path) -> None:
 def test_selected_modalities(tmp_path: Path) -> None:
     write_store(make_corpus(), tmp_path / "a.h5")
     assert list(read_store(tmp_path / "a.h5", ["text"]).splits["train"].sequences) == ["text"]
-    with pytest.raises(DataFormatError, match="no modality 'txt'.*did you mean 'text'"):
+    with pytest.raises(DataFormatError, match=r"no modality 'txt'.*did you mean 'text'"):
         read_store(tmp_path / "a.h5", ["txt"])
 
 
@@ -192,7 +192,7 @@ def test_newer_version_is_named(tmp_path: Path) -> None:
     write_store(make_corpus(), tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         file.attrs["schema_version"] = 7
-    with pytest.raises(DataFormatError, match="store version 7.*reads version 1; install a newer"):
+    with pytest.raises(DataFormatError, match=r"store version 7.*reads version 1; install a newer"):
         read_store(tmp_path / "a.h5")
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         del file.attrs["schema_version"]

@@ -191,6 +191,8 @@ class AffectDataModule(LightningDataModule):
     def _setup_predict(self) -> None:
         there = [name for name in SPLITS if name in self._data.splits and len(self._data.splits[name])]
         chosen = there if self.predict_split == "all" else [str(self.predict_split)]
+        if not chosen:
+            raise DataFormatError(f"{self.path}: nothing to predict, every split is empty")
         parts = [self._dataset(name, evaluation=True, required=False) for name in chosen]
         self._datasets["predict"] = AffectConcat(parts)
         self._predict_splits = [name for name, part in zip(chosen, parts, strict=True) for _ in range(len(part))]

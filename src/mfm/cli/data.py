@@ -173,7 +173,7 @@ def _inspect(options: argparse.Namespace) -> int:
     with _progress("reading") as progress:
         report = inspect_corpus(options.path, options.modalities, sha256=options.sha256, progress=progress)
     if options.json:
-        sys.stdout.write(json.dumps(report.to_json(), indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
         return 0
     from mfm.cli.data_report import print_report
 

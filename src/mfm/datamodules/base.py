@@ -60,12 +60,11 @@ class AffectDataModule(LightningDataModule):
         seed: Seed of the order of training samples and of `train_fraction`.
         predict_split: Split to predict, or `all` that the file has.
         feature_dims: Features a step of each modality that a trained model expects; checked against the file. Filled in
-            from the checkpoint.
+            from the checkpoint. As an attribute: modality -> D of what is used, sorted.
 
     Attributes:
         corpus_record: What is known of the corpus.
         corpus_name: Its name.
-        feature_dims: Modality -> D, sorted.
         aligned: Whether step t of all modalities is the same moment.
         statistics: After `setup("fit")`: modality -> statistics of the training split; None without normalisation.
 

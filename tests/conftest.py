@@ -1,0 +1,36 @@
+"""What all tests share: a quiet, deterministic environment, and the place of published files."""
+
+import os
+from pathlib import Path
+
+# before anything heavy is imported, and inherited by the commands that tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["MPLBACKEND"] = "agg"
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+torch.set_num_threads(1)
+
+settings.register_profile("default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("realdata") and not os.environ.get("MFM_DATA"):
+        pytest.skip("needs published files: set MFM_DATA to the folder that holds mosi/, mfn/, csd/ and folds/")
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of published files; for tests marked `realdata`."""
+    if not os.environ.get("MFM_DATA"):
+        pytest.skip("needs published files: set MFM_DATA")
+    root = Path(os.environ["MFM_DATA"])
+    if not root.is_dir():
+        pytest.fail(f"MFM_DATA={root} is not a folder")
+    return root

@@ -212,6 +212,15 @@ def test_order_of_training(pickled: str) -> None:
     assert order(0) != order(0, bucketing=False)
 
 
+def test_reading_draws_no_global_random_numbers(pickled: str) -> None:
+    data = MOSIDataModule(pickled, batch_size=4, train_fraction=0.5)
+    data.setup("fit")
+    state = torch.get_rng_state()
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert len(list(loader)) > 1
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_longest_sequence(pickled: str) -> None:
     data = MOSIDataModule(pickled, max_lengths={"audio": 2})
     data.setup("fit")

@@ -263,6 +263,9 @@ class AffectDataModule(LightningDataModule):
             dataset,
             batch_sampler=sampler,
             collate_fn=collate,
+            # each pass draws a seed for workers: from the global generator, it would make a run depend on
+            # how often its data was looked at, and a resumed run differ
+            generator=torch.Generator().manual_seed(self.seed),
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             pin_memory=torch.cuda.is_available(),

@@ -84,7 +84,10 @@ def test_every_corpus_from_file_to_predictions(name, workplace, capsys):
     assert corpus.monitor.replace("val/", "test/") in scores
     assert scores["samples"] == 5
     assert scores["seed"] == 1
-    assert main(["predict", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--output", "p.csv", "--factors", "f.h5"]) == 0
+    assert (
+        main(["predict", "--ckpt_path", str(run / "checkpoints/last.ckpt"), "--output", "p.csv", "--factors", "f.h5"])
+        == 0
+    )
     rows = list(csv.DictReader(Path("p.csv").open()))
     assert [row["id"] for row in rows] == list(read_corpus(path).splits["test"].ids)
     assert {row["split"] for row in rows} == {"test"}
@@ -179,10 +182,26 @@ def test_any_subset_of_modalities(modalities, corpus_file, workplace):
         ["--model.encoder", "gru", "--model.fusion", "concat_lstm", "--model.decoder", "mlp"],
         ["--model.encoder", "mean", "--model.decoder", "teacher_forced", "--model.kernel", "imq"],
         ["--model.mmd_on", "marginals", "--model.kernel", "original", "--model.unbiased", "true"],
-        ["--model.optimizer", "{name: adamw, betas: [0.8, 0.9]}", "--model.schedule", "cosine", "--model.warmup_steps", "3"],
+        [
+            "--model.optimizer",
+            "{name: adamw, betas: [0.8, 0.9]}",
+            "--model.schedule",
+            "cosine",
+            "--model.warmup_steps",
+            "3",
+        ],
         ["--model.schedule", "{name: plateau, patience: 1}", "--trainer.accumulate_grad_batches", "2"],
         ["--trainer.precision", "bf16-mixed", "--data.missing_rate", "0.3"],
-        ["--data.bucketing", "false", "--data.normalize", "none", "--data.train_fraction", "0.5", "--data.batch_size", "1"],
+        [
+            "--data.bucketing",
+            "false",
+            "--data.normalize",
+            "none",
+            "--data.train_fraction",
+            "0.5",
+            "--data.batch_size",
+            "1",
+        ],
     ],
 )
 def test_options_from_the_command_line(options, corpus_file, workplace):
@@ -204,7 +223,16 @@ def test_resuming_continues_in_place_and_refuses_another_model(corpus_file, work
 
 
 def test_killed_and_resumed_equals_uninterrupted(corpus_file, workplace):
-    options = ("--config", "demo.yaml", "--data.path", corpus_file, "--trainer.max_epochs", "4", "--model.dropout", "0.5")
+    options = (
+        "--config",
+        "demo.yaml",
+        "--data.path",
+        corpus_file,
+        "--trainer.max_epochs",
+        "4",
+        "--model.dropout",
+        "0.5",
+    )
     run_mfm("fit", *options, "--run_dir", "whole", cwd=workplace)
     killed = subprocess.Popen(
         [sys.executable, "-m", "mfm", "fit", *map(str, options), "--run_dir", "cut"],
@@ -223,7 +251,9 @@ def test_killed_and_resumed_equals_uninterrupted(corpus_file, workplace):
     compared = [key for key in whole if key.startswith(("val/", "train/", "best/", "epochs"))]
     assert len(compared) > 8
     assert {key: whole[key] for key in compared} == {key: cut[key] for key in compared}
-    weights = [torch.load(workplace / n / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for n in ("whole", "cut")]
+    weights = [
+        torch.load(workplace / n / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for n in ("whole", "cut")
+    ]
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
@@ -262,7 +292,18 @@ def test_two_processes_score_like_one(corpus_file, workplace):
 
 def test_training_on_two_processes(corpus_file, workplace):
     run_mfm(
-        *("fit", "--config", "demo.yaml", "--config", "ddp.yaml", "--data.path", corpus_file, "--run_dir", "run", *FAST),
+        *(
+            "fit",
+            "--config",
+            "demo.yaml",
+            "--config",
+            "ddp.yaml",
+            "--data.path",
+            corpus_file,
+            "--run_dir",
+            "run",
+            *FAST,
+        ),
         cwd=workplace,
     )
     assert (workplace / "run/checkpoints/best.ckpt").is_file()
@@ -271,8 +312,28 @@ def test_training_on_two_processes(corpus_file, workplace):
 
 @pytest.mark.slow
 def test_training_under_torchrun(corpus_file, workplace):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "mfm", "fit"]
-    command += ["--config", "demo.yaml", "--config", "ddp.yaml", "--data.path", str(corpus_file), "--run_dir", "run", *FAST]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        "-m",
+        "mfm",
+        "fit",
+    ]
+    command += [
+        "--config",
+        "demo.yaml",
+        "--config",
+        "ddp.yaml",
+        "--data.path",
+        str(corpus_file),
+        "--run_dir",
+        "run",
+        *FAST,
+    ]
     finished = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr[-3000:]
     assert (workplace / "run/checkpoints/best.ckpt").is_file()
@@ -301,7 +362,15 @@ def test_wandb_offline_run_holds_config_metrics_and_figures(corpus_file, workpla
     assert "MFMModule" in tags
     assert any("model" in key for key in config)
     text = " ".join(logged)
-    for name in ("train/loss", "train/prediction", "train/mmd", "val/mae", "val/corr", "lr-Adam", "figures/training_curves"):
+    for name in (
+        "train/loss",
+        "train/prediction",
+        "train/mmd",
+        "val/mae",
+        "val/corr",
+        "lr-Adam",
+        "figures/training_curves",
+    ):
         assert name in text, (name, sorted(logged))
     assert any("validation_predictions" in path for path in files)
 

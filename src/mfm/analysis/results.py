@@ -91,5 +91,5 @@ def write_factors(
         file.create_dataset("ids", data=np.asarray(ids, dtype=object), dtype=text)
         file.create_dataset("splits", data=np.asarray(splits, dtype=object), dtype=text)
         for group, blocks in (("z", codes), ("f", factors)):
-            for name, value in blocks.items():
-                file.create_dataset(f"{group}/{name}", data=value.to(torch.float32).numpy())
+            for name, block in blocks.items():
+                file.create_dataset(f"{group}/{name}", data=block.to(torch.float32).numpy())

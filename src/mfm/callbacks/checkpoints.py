@@ -34,6 +34,7 @@ def random_state() -> dict[str, Any]:
     """States of Python's, numpy's and torch's global generators, in types that load with `weights_only=True`."""
     version, internal, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - Lightning seeds it
+    assert isinstance(keys, np.ndarray)
     state: dict[str, Any] = {
         "python": [version, list(internal), gauss],
         "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -27,8 +28,9 @@ class PredictionCollector(Callback):
         self._batches = []
 
     def _add(self, outputs: Any) -> None:
-        if isinstance(outputs, Prediction):
-            self._batches.append(_on_cpu(outputs))
+        output = outputs.get("output") if isinstance(outputs, Mapping) else outputs
+        if isinstance(output, Prediction):
+            self._batches.append(_on_cpu(output))
 
     def _finish(self, trainer: Trainer) -> None:
         batches = self._batches
@@ -37,7 +39,8 @@ class PredictionCollector(Callback):
             torch.distributed.all_gather_object(gathered, batches)
             batches = [batch for part in gathered for batch in part]
         self._batches = []
-        order = list(getattr(trainer.datamodule, "evaluation_ids", lambda stage: [])(trainer.state.stage))
+        data = getattr(trainer, "datamodule", None)
+        order = [] if data is None else data.evaluation_ids(trainer.state.stage)
         self.collected = _in_order(_joined(batches), order) if batches else None
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -35,7 +35,7 @@ class RunConfig(SaveConfigCallback):
         super().__init__(parser, config, save_to_log_dir=False)
         self.run_dir = run_dir
         self.full: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_link_targets=True, **_KEEP_NULL))
-        for key in ("ckpt_path", "config"):
+        for key in ("ckpt_path", "config", "run_dir"):
             self.full.pop(key, None)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -58,9 +58,10 @@ class RunConfig(SaveConfigCallback):
     def _resolve(self, trainer: Trainer) -> None:
         """Record what the data module found: where the file is, and the dimensions the model was built for."""
         arguments = self.full.get("data", {}).get("init_args", {})
-        if trainer.datamodule is not None and "path" in arguments:
+        data = getattr(trainer, "datamodule", None)
+        if data is not None and "path" in arguments:
             arguments["path"] = str(Path(arguments["path"]).resolve())
-            arguments["feature_dims"] = dict(trainer.datamodule.feature_dims)
+            arguments["feature_dims"] = dict(data.feature_dims)
 
     @staticmethod
     def _tag(logger: WandbLogger, pl_module: LightningModule) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -14,7 +14,7 @@ from mfm.corpora import Corpus
 def selection_metric(trainer: Trainer, pl_module: LightningModule) -> tuple[str, Literal["min", "max"]]:
     """Name and direction of the value that chooses between epochs: the corpus' own, or the loss without labels."""
     corpus = getattr(pl_module, "corpus", None)
-    if isinstance(corpus, Corpus) and getattr(trainer.datamodule, "labels", True):
+    if isinstance(corpus, Corpus) and getattr(getattr(trainer, "datamodule", None), "labels", True):
         return corpus.monitor, corpus.mode
     return "val/loss", "min"
 
@@ -58,6 +58,19 @@ class BestCheckpoint(ModelCheckpoint):
             self.monitor, self.mode = selection_metric(trainer, pl_module)
             self.kth_value = torch.tensor(float("inf") if self.mode == "min" else float("-inf"))
         super().setup(trainer, pl_module, stage)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the state of a run whose directory may have moved since."""
+        before, now = str(state_dict.get("dirpath")), str(self.dirpath)
+
+        def moved(value: Any) -> Any:
+            if isinstance(value, str) and value.startswith(before):
+                return now + value.removeprefix(before)
+            if isinstance(value, dict):
+                return {moved(key): moved(item) for key, item in value.items()}
+            return value
+
+        super().load_state_dict({key: moved(value) for key, value in state_dict.items()})
 
 
 class PatientStopping(EarlyStopping):

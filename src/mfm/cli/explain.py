@@ -78,14 +78,15 @@ def _parameters(klass: type) -> set[str]:
     names: set[str] = set()
     for base in klass.__mro__:
         if base.__module__.startswith("mfm.") and "__init__" in vars(base):
-            parameters = inspect.signature(base.__init__).parameters.values()
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
             names |= {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)} - {"self"}
     return names
 
 
 def _subclasses(base: type) -> dict[str, type]:
-    found = {base.__name__: base}
-    for klass in base.__subclasses__():
+    found: dict[str, type] = {base.__name__: base}
+    children: list[type] = type.__subclasses__(base)
+    for klass in children:
         found |= _subclasses(klass)
     return found
 
@@ -107,3 +108,7 @@ def quiet_known_warnings() -> None:
     # small corpora have fewer batches than log_every_n_steps; everything is logged by epoch
     warnings.filterwarnings("ignore", message=r".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty.*")
+    # evaluation neither selects nor stops, so it has no use for the callbacks that did
+    warnings.filterwarnings("ignore", message=r".*callbacks used to create the checkpoint need to be provided.*")
+    # Lightning 2.6 asks torch 2.13 in a deprecated way
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")

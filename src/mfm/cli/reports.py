@@ -27,18 +27,19 @@ def report_fit(cli: MFMCLI) -> None:
         return
     best = cli.trainer.checkpoint_callback
     values = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
-    monitor, score = getattr(best, "monitor", None), getattr(best, "best_model_score", None)
+    monitor: str | None = getattr(best, "monitor", None)
+    score, best_path = getattr(best, "best_model_score", None), str(getattr(best, "best_model_path", ""))
     if monitor is not None and score is not None:
         values[f"best/{monitor}"] = float(score)
     values["epochs"] = cli.trainer.current_epoch
-    write_json(cli.run_dir / "metrics_fit.json", {**values, **_provenance(cli, getattr(best, "best_model_path", ""))})
+    write_json(cli.run_dir / "metrics_fit.json", {**values, **_provenance(cli, best_path)})
     out = _console()
     out.print(f"run directory: {cli.run_dir}", soft_wrap=True)
     if monitor is not None and score is not None:
         out.print(f"best {monitor}: {float(score):.4f} ({cli.trainer.current_epoch} epochs trained)")
-    if best is not None and getattr(best, "best_model_path", ""):
-        path = os.path.relpath(best.best_model_path)
-        out.print(shlex.join(["mfm", "test", "--ckpt_path", path]), soft_wrap=True, highlight=False)
+    if best_path:
+        command = ["mfm", "test", "--ckpt_path", os.path.relpath(best_path)]
+        out.print(shlex.join(command), soft_wrap=True, highlight=False)
 
 
 def report_scores(cli: MFMCLI, stage: str) -> None:

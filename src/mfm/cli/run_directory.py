@@ -25,7 +25,7 @@ def new_run(given: str | None, corpus: str) -> Path:
     if _CLAIMED in os.environ and int(os.environ.get("LOCAL_RANK", "0")) > 0:
         return Path(os.environ[_CLAIMED])
     if given is not None:
-        path = Path(given)
+        path = Path(given).resolve()
         if (path / CONFIG_FILE).exists() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
             raise ConfigurationError(
                 f"--run_dir {given} holds a run already: choose another directory, or resume it with "
@@ -33,7 +33,7 @@ def new_run(given: str | None, corpus: str) -> Path:
             )
         path.mkdir(parents=True, exist_ok=True)
     else:
-        path = _next_version(Path("runs") / corpus)
+        path = _next_version(Path("runs").resolve() / corpus)
     os.environ[_CLAIMED] = str(path)
     return path
 

@@ -56,6 +56,7 @@ class MFMCLI(LightningCLI):
     # ---------------------------------------------------------------- arguments
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What the data knows and the model needs; selection and stopping as options of their own."""
+        parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
         parser.link_arguments("data.feature_dims", "model.init_args.feature_dims", apply_on="instantiate")
         parser.link_arguments("data.corpus_name", "model.init_args.corpus", apply_on="instantiate")
         parser.link_arguments("data.aligned", "model.init_args.aligned", apply_on="instantiate")
@@ -144,7 +145,8 @@ class MFMCLI(LightningCLI):
         if settings.get("enable_model_summary") is None:
             kwargs.setdefault("enable_model_summary", interactive and self.subcommand == "fit")
         trainer = super().instantiate_trainer(**kwargs)
-        trainer.callbacks[:0] = self._own_callbacks(trainer, throwaway)
+        own = self._own_callbacks(trainer, throwaway)
+        trainer.callbacks = [*own, *trainer.callbacks]  # type: ignore[attr-defined]  # set by a connector
         return trainer
 
     def _drop_idle_callbacks(self, settings: Any) -> None:
@@ -269,6 +271,8 @@ def main(arguments: list[str]) -> int:
     """Run one of the trainer's subcommands."""
     os.environ.setdefault("MFM_COMMAND", shlex.join(["mfm", *arguments]))
     quiet_known_warnings()
+    # saturated gates leave numbers below 1e-38, which CPUs handle a hundred times more slowly than zeros
+    torch.set_flush_denormal(True)
     try:
         MFMCLI(
             AffectModule,

@@ -17,11 +17,13 @@ class _Statistics(nn.Module):
 
     mean: Tensor
     std: Tensor
+    limit: Tensor
 
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("std", torch.ones(dim))
+        self.register_buffer("limit", torch.tensor(torch.inf))
 
 
 class Normalizer(nn.Module):
@@ -29,10 +31,20 @@ class Normalizer(nn.Module):
 
     Args:
         feature_dims: Modality -> D_m.
+        clip: Once there are statistics, standardised values are clipped to [-clip, clip]: a feature that hardly
+            moved in training and does elsewhere would otherwise swamp every other. None does not clip.
+
+    Raises:
+        ConfigurationError: `clip` is not positive.
     """
 
-    def __init__(self, feature_dims: Mapping[str, int]) -> None:
+    def __init__(self, feature_dims: Mapping[str, int], clip: float | None = None) -> None:
         super().__init__()
+        if clip is not None and not clip > 0:
+            raise ConfigurationError(
+                f"the clipping of features is {clip}; it must be a number of deviations > 0, or null"
+            )
+        self.clip = clip
         self.statistics = PerModality({name: _Statistics(dim) for name, dim in feature_dims.items()})
 
     def set_statistics(self, mean: Mapping[str, Tensor], std: Mapping[str, Tensor]) -> None:
@@ -64,6 +76,7 @@ class Normalizer(nn.Module):
         for name, own in self.statistics.items():
             own.mean.copy_(mean[name])
             own.std.copy_(torch.where(std[name] > 0, std[name], torch.ones_like(std[name])))
+            own.limit.fill_(torch.inf if self.clip is None else self.clip)
 
     def forward(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Standardise a batch.
@@ -73,8 +86,8 @@ class Normalizer(nn.Module):
             lengths: Modality -> (B,) real steps.
 
         Returns:
-            Modality -> (B, T_m, D_m), float32 whatever autocast says; 0, the training mean, where the
-            file holds no finite value, and in padded steps.
+            Modality -> (B, T_m, D_m), float32 whatever autocast says and clipped; 0, the training mean, where
+            the file holds no finite value, and in padded steps.
         """
         standardised = {}
         for name, x in features.items():
@@ -82,7 +95,7 @@ class Normalizer(nn.Module):
             self._check_width(name, x)
             scaled = (x.to(own.mean.dtype) - own.mean) / own.std
             usable = torch.isfinite(scaled) & step_mask(lengths[name], x.shape[1])[..., None]
-            standardised[name] = scaled.masked_fill(~usable, 0.0)
+            standardised[name] = scaled.masked_fill(~usable, 0.0).clamp(-own.limit, own.limit)
         return standardised
 
     def inverse(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:

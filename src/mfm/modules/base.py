@@ -72,6 +72,7 @@ class AffectModule(LightningModule):
         weight_decay: Decay of weight matrices, >= 0; biases and gains never decay.
         schedule: `constant`, `cosine`, `linear` (setting `floor`), or `plateau` (settings `factor`, `patience`, ...).
         warmup_steps: Optimiser steps of linear warm-up.
+        clip_features: Standardised features are clipped to this many deviations either way; null does not clip.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class AffectModule(LightningModule):
         weight_decay: float = 0.0,
         schedule: str | dict[str, Any] = "constant",
         warmup_steps: int = 0,
+        clip_features: float | None = 10.0,
     ) -> None:
         super().__init__()
         self.save_hyperparameters(logger=False)  # the whole config reaches the loggers through a callback
@@ -94,7 +96,7 @@ class AffectModule(LightningModule):
         self.aligned = aligned
         self.optimizer_spec, self.lr, self.weight_decay = optimizer, lr, weight_decay
         self.schedule_spec, self.warmup_steps = schedule, warmup_steps
-        self.normalizer = Normalizer(feature_dims)
+        self.normalizer = Normalizer(feature_dims, clip_features)
         self.stage_metrics = {stage: metrics_for(self.corpus) for stage in ("val", "test")}
 
     @abstractmethod
@@ -104,7 +106,7 @@ class AffectModule(LightningModule):
     # ------------------------------------------------------------------ fitting
     def on_fit_start(self) -> None:
         """Take the training split's statistics from the data module; a resumed run has them in its checkpoint."""
-        statistics: Mapping[str, Any] | None = getattr(self.trainer.datamodule, "statistics", None)
+        statistics: Mapping[str, Any] | None = getattr(getattr(self.trainer, "datamodule", None), "statistics", None)
         if statistics:
             self.normalizer.set_statistics(
                 {name: torch.as_tensor(value.mean, dtype=torch.float32) for name, value in statistics.items()},
@@ -133,13 +135,13 @@ class AffectModule(LightningModule):
         return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
 
     # --------------------------------------------------------------- evaluation
-    def validation_step(self, batch: AffectBatch, batch_idx: int) -> Prediction:
+    def validation_step(self, batch: AffectBatch, batch_idx: int) -> dict[str, Any]:
         """Loss and metrics of one validation batch."""
-        return self._evaluate("val", batch, batch_idx)
+        return {"output": self._evaluate("val", batch, batch_idx)}
 
-    def test_step(self, batch: AffectBatch, batch_idx: int) -> Prediction:
+    def test_step(self, batch: AffectBatch, batch_idx: int) -> dict[str, Any]:
         """Loss and metrics of one test batch."""
-        return self._evaluate("test", batch, batch_idx)
+        return {"output": self._evaluate("test", batch, batch_idx)}
 
     def on_validation_epoch_end(self) -> None:
         """Log the validation metrics, computed over all samples of all processes."""
@@ -156,7 +158,7 @@ class AffectModule(LightningModule):
             output = self.step(batch)
         self._log_loss(stage, output, len(batch.ids))
         prediction = output.prediction.detach().float()
-        if prediction.numel() and bool(batch.target_mask.any()):
+        if prediction.shape[1]:
             self.stage_metrics[stage].to(self.device).update(prediction, batch.target, batch.target_mask)
         return Prediction(batch.ids, prediction, batch.target, batch.target_mask, {}, {})
 

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -269,3 +270,44 @@ def test_configs_serve_every_subcommand(path):
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert isinstance(config, dict)
     assert not SUBCOMMAND_KEYS & config.keys()
+
+
+# ------------------------------------------------------------------------------------------------- what we tell others
+def test_contributing_adds_a_corpus_that_works(tmp_path):
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
+    (tmp_path / "my_corpus.py").write_text(example, encoding="utf-8")
+    check = """\
+import torch, my_corpus
+from mfm.corpora import get_corpus
+from mfm.datamodules import AffectDataModule
+from mfm.metrics import metrics_for
+assert issubclass(my_corpus.MyCorpusDataModule, AffectDataModule)
+corpus = get_corpus(my_corpus.MyCorpusDataModule.corpus_default)
+metrics = metrics_for(corpus)
+metrics.update(torch.rand(5, 2), torch.rand(5, 2))
+print(*(f"val/{name}" for name in metrics.compute()), corpus.monitor)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", check], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    *names, monitor = done.stdout.split()
+    assert monitor in names
+
+
+def test_make_help_names_every_target():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    phony = set(re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)[0].split())
+    assert phony == set(re.findall(r"^([a-z]+):.*## ", makefile, flags=re.MULTILINE))
+
+
+def test_pins_are_exact_and_exclude_the_malicious_releases():
+    lines = (ROOT / "constraints" / "cpu.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    assert pins["torch"] == "2.13.0"
+    assert pins["lightning"] == pins["pytorch-lightning"] not in {"2.6.2", "2.6.3"}
+    requirements = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    (lightning,) = (line for line in requirements if line.startswith("lightning"))
+    assert "!=2.6.2" in lightning
+    assert "!=2.6.3" in lightning

@@ -48,7 +48,8 @@ class PlainMFM(nn.Module):
             h, c = self.cell(f"{prefix}.recurrence", "_l0", x[:, t], h, c)
         return self.linear(f"{prefix}.to_code", h)
 
-    def encode_all(self, features):
+    def encode_all(self, features, lengths=None):
+        """Z_y; `lengths` (modality -> int) is for a batch of one sample whose modalities end at different steps."""
         batch, steps = next(iter(features.values())).shape[:2]
         some = next(iter(features.values()))
         h, c = {}, {}
@@ -59,10 +60,16 @@ class PlainMFM(nn.Module):
         mem = some.new_zeros(batch, self.p("fusion.attention2.second.bias").shape[0])
         for t in range(steps):
             for n in self.names:
+                if lengths is not None and t >= lengths[n]:
+                    continue  # the modality is over, or absent: its state is held
                 h[n], c[n] = self.cell(f"fusion.cells.of_{n}", "", features[n][:, t], h[n], c[n])
             history = [*history[1:], torch.cat([c[n] for n in self.names], dim=1)]
             c_star = torch.cat(history, dim=1)
-            attended = torch.softmax(self.mlp("fusion.attention1", c_star), dim=1) * c_star
+            scores = self.mlp("fusion.attention1", c_star)
+            if lengths is not None:
+                absent = [torch.full((c[n].shape[1],), lengths[n] == 0) for n in self.names]
+                scores = scores.masked_fill(torch.cat(absent * self.window), -torch.inf)
+            attended = torch.softmax(scores, dim=1) * c_star
             c_hat = torch.tanh(self.mlp("fusion.attention2", attended))
             both = torch.cat([attended, mem], dim=1)
             keep, write = torch.sigmoid(self.mlp("fusion.gate1", both)), torch.sigmoid(self.mlp("fusion.gate2", both))

@@ -170,7 +170,7 @@ def test_every_combination_learns_a_tiny_set(encoder, fusion, decoder):
         (prediction + reconstruction).backward()
         optimiser.step()
     prediction, reconstruction = losses()
-    assert prediction < 0.4 * first[0]
+    assert prediction < 0.5 * first[0]
     assert reconstruction < 0.75 * first[1]
 
 

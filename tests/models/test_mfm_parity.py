@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from batches import full_batch
+from batches import full_batch, make_batch
 from plain_mfm import PlainMFM, plain_objective
 
 from mfm.losses import MFMObjective
@@ -91,6 +91,28 @@ def test_equals_a_plain_step_by_step_implementation(names, dtype, tolerance, win
     for key, parameter in gradients.items():
         assert parameter.grad.abs().max() > 0, key
         same(parameter.grad, plain.weights[key].grad)
+
+
+def test_memory_fusion_with_modalities_that_end_at_different_steps():
+    """Each sample of a padded batch equals the plain loop over that sample, which holds what is over."""
+    model = build(("text", "audio", "vision"), torch.float64, window=2)
+    plain = PlainMFM(model)
+    ends = {"text": [5, 0, 3, 1, 6], "audio": [2, 4, 0, 1, 6], "vision": [4, 3, 0, 7, 0]}
+    features, lengths, _ = make_batch(model.feature_dims, ends, steps=dict.fromkeys(ends, 9), dtype=torch.float64)
+    z_y = model.fusion(features, lengths)
+    expected = []
+    for row in range(5):
+        own = {n: ends[n][row] for n in ends}
+        sample = {n: features[n][row : row + 1, : max(own.values())] for n in ends}
+        expected.append(plain.encode_all(sample, own))
+    expected = torch.cat(expected)
+    torch.testing.assert_close(z_y, expected, rtol=1e-10, atol=1e-10)
+    direction = torch.randn(z_y.shape, dtype=torch.float64)
+    (z_y * direction).sum().backward()
+    (expected * direction).sum().backward()
+    for name, parameter in model.fusion.named_parameters():
+        wanted = plain.weights[f"fusion.{name}"].grad
+        torch.testing.assert_close(parameter.grad, wanted, rtol=1e-10, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
 
 
 def test_parameter_counts_follow_the_formula():

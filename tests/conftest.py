@@ -1,6 +1,7 @@
 """What all tests share: a quiet, deterministic environment, and the place of published files."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # before anything heavy is imported, and inherited by the commands that tests start
@@ -23,6 +24,13 @@ settings.load_profile("ci" if os.environ.get("CI") else "default")
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("realdata") and not os.environ.get("MFM_DATA"):
         pytest.skip("needs published files: set MFM_DATA to the folder that holds mosi/, mfn/, csd/ and folds/")
+
+
+@pytest.fixture(autouse=True)
+def _arithmetic_as_standardised() -> Iterator[None]:
+    """The command line flushes denormal numbers to zero for speed; a test that runs it in-process hands that on."""
+    yield
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")

@@ -15,15 +15,20 @@ from mfm.callbacks.run_logger import RunLogger
 from mfm.callbacks.selection import BestCheckpoint, PatientStopping
 from mfm.errors import MFMError
 from mfm.files import whole_file, write_json, write_text
-from mfm.modules.base import Prediction
+from mfm.modules import MFMModule, Prediction
 
 
 def test_whole_file_replaces_or_leaves_everything(tmp_path):
     target = tmp_path / "deep" / "x.txt"
     write_text(target, "one")
-    with pytest.raises(RuntimeError), whole_file(target) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def interrupted():
+        with whole_file(target) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     assert target.read_text() == "one"
     assert list(target.parent.iterdir()) == [target]
 
@@ -88,16 +93,15 @@ def test_doubled_names_keep_their_rows():
 
 
 def test_selection_metric_comes_from_the_corpus():
-    class Module(torch.nn.Module):
-        from mfm.corpora import YOUTUBE as corpus
+    module = MFMModule(feature_dims={"text": 3}, corpus="youtube", fusion="concat_lstm")
 
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False)
     stopping = PatientStopping(patience=2)
-    stopping.setup(trainer, Module(), "fit")
+    stopping.setup(trainer, module, "fit")
     assert (stopping.monitor, stopping.mode) == ("val/acc", "max")
     assert stopping.best_score == float("-inf")
     best = BestCheckpoint()
-    best.setup(trainer, Module(), "fit")
+    best.setup(trainer, module, "fit")
     assert (best.monitor, best.mode, best.kth_value.item()) == ("val/acc", "max", float("-inf"))
 
 

@@ -168,7 +168,7 @@ def _doubled(data):
 
 def _leaked(data):
     ids = list(data["test"]["id"])
-    ids[0] = list(data["train"]["id"])[0]
+    ids[0] = next(iter(data["train"]["id"]))
     data["test"]["id"] = ids
 
 

@@ -33,7 +33,7 @@ class RunFigures(Callback):
             return
         rows = [row for logger in trainer.loggers if isinstance(logger, RunLogger) for row in logger.rows]
         if any("epoch" in row for row in rows):
-            self._keep(trainer, "training_curves", training_curves(rows, *selection_metric(trainer, pl_module)))
+            self._keep(trainer, "training_curves", training_curves(rows, *selection_metric(pl_module)))
         self._predictions(trainer, pl_module, "validation")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -8,15 +8,12 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
-from mfm.corpora import Corpus
+from mfm.modules.base import AffectModule
 
 
-def selection_metric(trainer: Trainer, pl_module: LightningModule) -> tuple[str, Literal["min", "max"]]:
-    """Name and direction of the value that chooses between epochs: the corpus' own, or the loss without labels."""
-    corpus = getattr(pl_module, "corpus", None)
-    if isinstance(corpus, Corpus) and getattr(getattr(trainer, "datamodule", None), "labels", True):
-        return corpus.monitor, corpus.mode
-    return "val/loss", "min"
+def selection_metric(pl_module: LightningModule) -> tuple[str, Literal["min", "max"]]:
+    """Name and direction of the value that chooses between epochs; the loss for modules that name none."""
+    return pl_module.selection_metric() if isinstance(pl_module, AffectModule) else ("val/loss", "min")
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -55,7 +52,7 @@ class BestCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Fill in the corpus' metric."""
         if self.monitor is None:
-            self.monitor, self.mode = selection_metric(trainer, pl_module)
+            self.monitor, self.mode = selection_metric(pl_module)
             self.kth_value = torch.tensor(float("inf") if self.mode == "min" else float("-inf"))
         super().setup(trainer, pl_module, stage)
 
@@ -103,7 +100,7 @@ class PatientStopping(EarlyStopping):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Fill in the corpus' metric."""
         if self._own_metric:
-            self.monitor, self.mode = selection_metric(trainer, pl_module)
+            self.monitor, self.mode = selection_metric(pl_module)
             self.min_delta = abs(self.min_delta) * (1 if self.monitor_op == torch.gt else -1)
             self.best_score = torch.tensor(float("inf") if self.mode == "min" else float("-inf"))
         super().setup(trainer, pl_module, stage)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from jsonargparse import ArgumentParser
 
 from mfm.datamodules import AffectDataModule
-from mfm.errors import ConfigurationError, nearest
+from mfm.errors import ConfigurationError, MFMError, nearest
 from mfm.modules.base import AffectModule
 
 _UNKNOWN = (
@@ -32,9 +32,21 @@ def translate_errors(arguments: list[str], parsers: Mapping[str, ArgumentParser]
     """Raise a parser's error as a `ConfigurationError` of one sentence, with the nearest option for a typo."""
     try:
         yield
-    except ArgumentError as error:
+    except Exception as error:
+        ours = _mistake(error)
+        if ours is not None:  # jsonargparse wraps what a constructor raises
+            raise ours from error
+        if not isinstance(error, ArgumentError):
+            raise
         command = next((argument for argument in arguments if argument in parsers), None)
         raise ConfigurationError(one_sentence(str(error), parsers.get(command or ""))) from error
+
+
+def _mistake(error: BaseException | None) -> MFMError | None:
+    """The `MFMError` among an error and its causes."""
+    while error is not None and not isinstance(error, MFMError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def one_sentence(message: str, parser: ArgumentParser | None) -> str:

@@ -32,6 +32,7 @@ from mfm.datamodules import AffectDataModule
 from mfm.errors import ConfigurationError, DataFormatError, MissingDependencyError
 from mfm.modules.base import AffectModule
 
+_STRICT = {"exit_on_error": False, "allow_abbrev": False}  # errors become our sentences; no guessing of options
 EVALUATION = ("validate", "test", "predict")
 PORTABLE = ("seed_everything", "model", "data")  # a checkpoint's trainer settings belong to the machine it came from
 
@@ -89,6 +90,7 @@ class MFMCLI(LightningCLI):
                     {key: self.recorded[key] for key in keys if key in self.recorded}, sort_keys=False
                 )
                 arguments = [arguments[0], "--config", first, *arguments[1:]]
+        self.arguments = arguments
         with translate_errors(arguments, self._subcommand_parsers):
             self.config = parser.parse_args(arguments)
 
@@ -126,6 +128,11 @@ class MFMCLI(LightningCLI):
                 f"({before[changed[0]]!r} there, {now[changed[0]]!r} here): drop the option, or start a new run "
                 "without --ckpt_path"
             )
+
+    def instantiate_classes(self) -> None:
+        """Say what is wrong with a value in one sentence."""
+        with translate_errors(self.arguments, self._subcommand_parsers):
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run has: its directory, loggers, random states, atomic checkpoints, figures."""
@@ -181,6 +188,9 @@ class MFMCLI(LightningCLI):
     def after_fit(self) -> None:
         """Say where everything is; the last line is the command that comes next."""
         if self.trainer.is_global_zero:
+            for logger in self.trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.finish()
             report_fit(self)
 
     def after_validate(self) -> None:
@@ -282,7 +292,7 @@ def main(arguments: list[str]) -> int:
             save_config_callback=RunConfig,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"exit_on_error": False, **{name: {"exit_on_error": False} for name in ("fit", *EVALUATION)}},
+            parser_kwargs={**_STRICT, **{name: dict(_STRICT) for name in ("fit", *EVALUATION)}},
             trainer_defaults={
                 "gradient_clip_val": 1.0,
                 "num_sanity_val_steps": 0,

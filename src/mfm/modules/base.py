@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torchmetrics import MeanMetric
 
 from mfm.corpora import get_corpus
 from mfm.data.batch import AffectBatch
@@ -98,6 +99,7 @@ class AffectModule(LightningModule):
         self.schedule_spec, self.warmup_steps = schedule, warmup_steps
         self.normalizer = Normalizer(feature_dims, clip_features)
         self.stage_metrics = {stage: metrics_for(self.corpus) for stage in ("val", "test")}
+        self.stage_losses: dict[str, dict[str, MeanMetric]] = {"val": {}, "test": {}}
 
     @abstractmethod
     def step(self, batch: AffectBatch) -> StepOutput:
@@ -116,7 +118,8 @@ class AffectModule(LightningModule):
     def training_step(self, batch: AffectBatch, batch_idx: int) -> Tensor:
         """One optimiser step."""
         output = self.step(batch)
-        self._log_loss("train", output, len(batch.ids))
+        for name, value in _named_losses("train", output).items():
+            self.log(name, value, on_step=False, on_epoch=True, batch_size=len(batch.ids))
         return output.loss
 
     def configure_optimizers(self) -> Any:
@@ -124,15 +127,23 @@ class AffectModule(LightningModule):
         optimizer = build_optimizer(
             self.optimizer_spec, decay_groups(self, self.weight_decay), self.lr, self.weight_decay
         )
+        monitor, mode = self.selection_metric()
         schedule = build_schedule(
             self.schedule_spec,
             optimizer,
             warmup_steps=self.warmup_steps,
             total_steps=int(self.trainer.estimated_stepping_batches) if self.schedule_spec != "constant" else 0,
-            monitor=self.corpus.monitor,
-            mode=self.corpus.mode,
+            monitor=monitor,
+            mode=mode,
         )
         return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def selection_metric(self) -> tuple[str, Literal["min", "max"]]:
+        """Name and direction of the value that chooses between epochs: the corpus' own, or the loss without labels."""
+        return (self.corpus.monitor, self.corpus.mode) if self._labelled() else ("val/loss", "min")
+
+    def _labelled(self) -> bool:
+        return bool(getattr(getattr(self._trainer, "datamodule", None), "labels", True))
 
     # --------------------------------------------------------------- evaluation
     def validation_step(self, batch: AffectBatch, batch_idx: int) -> dict[str, Any]:
@@ -156,23 +167,20 @@ class AffectModule(LightningModule):
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(EVALUATION_SEED + batch_idx)
             output = self.step(batch)
-        self._log_loss(stage, output, len(batch.ids))
+        # Lightning's own mean over processes divides by a batch size rounded down to an integer
+        for name, value in _named_losses(stage, output).items():
+            self.stage_losses[stage].setdefault(name, MeanMetric()).to(self.device).update(value, len(batch.ids))
         prediction = output.prediction.detach().float()
-        if prediction.shape[1]:
+        if prediction.shape[1] and self._labelled():
             self.stage_metrics[stage].to(self.device).update(prediction, batch.target, batch.target_mask)
         return Prediction(batch.ids, prediction, batch.target, batch.target_mask, {}, {})
 
-    def _log_loss(self, stage: str, output: StepOutput, batch_size: int) -> None:
-        values = {f"{stage}/loss": output.loss, **{f"{stage}/{name}": part for name, part in output.parts.items()}}
-        self.log_dict(
-            {name: value.detach() for name, value in values.items()},
-            on_step=False,
-            on_epoch=True,
-            batch_size=batch_size,
-            sync_dist=stage != "train",
-        )
-
     def _log_metrics(self, stage: str) -> None:
+        for name, mean in self.stage_losses[stage].items():
+            self.log(name, mean.compute(), sync_dist=True)
+            mean.reset()
+        if not self._labelled() or not self.corpus.output_dim:
+            return
         metrics = self.stage_metrics[stage]
         values = metrics.compute()
         metrics.reset()
@@ -183,3 +191,9 @@ class AffectModule(LightningModule):
                 sync_dist=True,
                 prog_bar=f"{stage}/{name}" == self.corpus.monitor,
             )
+
+
+def _named_losses(stage: str, output: StepOutput) -> dict[str, Tensor]:
+    """The loss and its parts under the names they are logged by."""
+    named = {f"{stage}/loss": output.loss, **{f"{stage}/{name}": part for name, part in output.parts.items()}}
+    return {name: value.detach() for name, value in named.items()}

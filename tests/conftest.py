@@ -1,5 +1,6 @@
 """What all tests share: a quiet, deterministic environment, and the place of published files."""
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,10 +28,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _arithmetic_as_standardised() -> Iterator[None]:
-    """The command line flushes denormal numbers to zero for speed; a test that runs it in-process hands that on."""
+def _process_left_as_found() -> Iterator[None]:
+    """Undo what the command line sets for its own process, which a test that runs it in-process would hand on.
+
+    It flushes denormal numbers to zero for speed, and quietens Lightning's loggers.
+    """
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
     yield
     torch.set_flush_denormal(False)
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture(scope="session")

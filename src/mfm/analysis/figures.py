@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from mfm.corpora import Corpus
@@ -51,6 +52,8 @@ def training_curves(rows: Sequence[Mapping[str, float]], monitor: str, mode: str
         metric.plot(*best, "o", color="black", label=f"best: {best[1]:.3f}, epoch {int(best[0])}")
         metric.legend(frameon=False)
     metric.set(title=monitor, xlabel="epoch")
+    for axes in (loss, parts, metric):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _tidy(loss, parts, metric)
     return figure
 

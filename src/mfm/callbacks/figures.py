@@ -46,9 +46,11 @@ class RunFigures(Callback):
         if output is None or not isinstance(corpus, Corpus) or output.prediction.shape[1] == 0:
             return
         if bool(output.target_mask.any()):
-            title = f"{corpus.title}, {split} split"
+            missing = list(getattr(getattr(trainer, "datamodule", None), "missing", []))
+            title = f"{corpus.title}, {split} split" + (f", without {' and '.join(missing)}" if missing else "")
             figure = predicted_against_true(corpus, output.prediction, output.target, output.target_mask, title)
-            self._keep(trainer, f"{split}_predictions", figure)
+            name = "_".join([split, "predictions", *(["without", *missing] if missing else [])])
+            self._keep(trainer, name, figure)
 
     def _keep(self, trainer: Trainer, name: str, figure: Figure) -> None:
         path = self.folder / f"{name}.png"

@@ -28,6 +28,7 @@ def main(arguments: list[str]) -> int:
         if len(arguments) != 2 or arguments[0] != "--output":
             raise ConfigurationError(f"demo takes only --output DIR, got {shlex.join(arguments)}")
         folder = Path(arguments[1])
+    folder.mkdir(parents=True, exist_ok=True)
     corpus, run = folder / "corpus.pkl", _free(folder)
     best = run / "checkpoints" / "best.ckpt"
     _mfm("data", "generate", "--corpus", "mosi", "--output", str(corpus), "--overwrite")

@@ -59,9 +59,13 @@ def report_scores(cli: MFMCLI, stage: str) -> None:
     table.add_column("value", justify="right")
     table.add_column("definition", overflow="fold")
     definitions = describe(corpus)
+    for short, definition in definitions.items():
+        if f"{stage}/{short}" in values:
+            table.add_row(f"{stage}/{short}", f"{values[f'{stage}/{short}']:.4f}", definition)
+    table.add_section()
     for name, value in values.items():
-        short = name.partition("/")[2]
-        table.add_row(name, f"{value:.4f}", definitions.get(short, "part of the loss"))
+        if name.partition("/")[2] not in definitions:
+            table.add_row(name, f"{value:.4f}", "the objective" if name.endswith("/loss") else "part of the loss")
     out = _console()
     out.print(table)
     out.print(os.path.relpath(path), soft_wrap=True, highlight=False)

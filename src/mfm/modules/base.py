@@ -143,7 +143,10 @@ class AffectModule(LightningModule):
         return (self.corpus.monitor, self.corpus.mode) if self._labelled() else ("val/loss", "min")
 
     def _labelled(self) -> bool:
-        return bool(getattr(getattr(self._trainer, "datamodule", None), "labels", True))
+        return bool(self._data_option("labels", True))
+
+    def _data_option(self, name: str, default: Any) -> Any:
+        return getattr(getattr(self._trainer, "datamodule", None), name, default)
 
     # --------------------------------------------------------------- evaluation
     def validation_step(self, batch: AffectBatch, batch_idx: int) -> dict[str, Any]:
@@ -168,7 +171,10 @@ class AffectModule(LightningModule):
             torch.manual_seed(EVALUATION_SEED + batch_idx)
             output = self.step(batch)
         # Lightning's own mean over processes divides by a batch size rounded down to an integer
+        gone = {f"{stage}/reconstruction/{name}" for name in self._data_option("missing", [])}
         for name, value in _named_losses(stage, output).items():
+            if name in gone:  # nothing to compare with, and 0 would look like a perfect one
+                continue
             self.stage_losses[stage].setdefault(name, MeanMetric()).to(self.device).update(value, len(batch.ids))
         prediction = output.prediction.detach().float()
         if prediction.shape[1] and self._labelled():

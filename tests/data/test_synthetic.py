@@ -56,7 +56,8 @@ def test_every_corpus_is_read_back(tmp_path: Path, corpus: str) -> None:
         assert targets.values.shape == ((len(data.splits[name]), record.output_dim) if targets.values.ndim == 2 else
                                         (len(data.splits[name]),))  # fmt: skip
     assert data.aligned == (corpus != "sims")
-    unlabelled = read_corpus(write_corpus(corpus, tmp_path / "new", (2, 2, 3), labelled=False))
+    unlabelled = read_corpus(write_corpus(corpus, tmp_path / "new", (0, 0, 3), labelled=False))
+    assert [len(unlabelled.splits[name]) for name in SPLITS] == [0, 0, 3]
     assert not decode_labels(unlabelled.splits["test"], record, required=False).mask.any()
 
 

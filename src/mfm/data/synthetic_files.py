@@ -139,7 +139,8 @@ def _mmsa_split(world: SyntheticCorpus, name: str, labelled: bool, count: _Count
     for modality in world.dims:
         dtype = np.float64 if world.defects and modality == "audio" else np.float32
         content[modality] = _StreamedArray(world, name, modality, dtype, count)
-        if world.defects and modality == "vision" and name == "valid":
+        # an empty list would say neither T nor D
+        if world.defects and modality == "vision" and name == "valid" and len(split):
             content[modality] = list(world.array(name, modality, pre=world.aligned))
     content["id"] = list(split.ids) if world.defects else np.array(split.ids)
     if "text" in world.dims:

@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 import yaml
@@ -29,7 +29,8 @@ from mfm.cli.explain import quiet_known_warnings, translate_errors
 from mfm.cli.reports import report_fit, report_scores, write_predict_outputs
 from mfm.cli.run_directory import evaluated_run, new_run, resumed_run
 from mfm.datamodules import AffectDataModule
-from mfm.errors import ConfigurationError, DataFormatError, MissingDependencyError
+from mfm.datamodules.base import PredictSplit
+from mfm.errors import ConfigurationError, DataFormatError, MissingDependencyError, nearest
 from mfm.modules.base import AffectModule
 
 _STRICT = {"exit_on_error": False, "allow_abbrev": False}  # errors become our sentences; no guessing of options
@@ -109,6 +110,9 @@ class MFMCLI(LightningCLI):
                     "`mfm fit` prints the path of its best checkpoint"
                 )
             if self.subcommand == "predict" and config.get("split") is not None:
+                if config["split"] not in get_args(PredictSplit):
+                    known = nearest(config["split"], get_args(PredictSplit))
+                    raise ConfigurationError(f"--split is {config['split']!r}: {known}")
                 config["data"]["init_args"]["predict_split"] = config["split"]
             self.run_dir = evaluated_run(path)
         elif path is not None:
@@ -217,6 +221,24 @@ class MFMCLI(LightningCLI):
         return {**super()._prepare_subcommand_kwargs(subcommand), **extra}
 
 
+_MORE = (
+    "Options of a model or a data module: --model.help MFMModule, --data.help MOSIDataModule (or another of its name). "
+    "Named parts and their settings: mfm parts. Shipped configurations: mfm configs."
+)
+_TEACHING = {
+    "fit": "Train a model and keep its best epoch by validation. "
+    "A new run: mfm fit --config mosei.yaml --data.path aligned_50.pkl. "
+    "Go on with a killed one: mfm fit --ckpt_path RUN/checkpoints/last.ckpt, and nothing else. "
+    "Later files and flags win: mfm fit --config mosei.yaml --config gpu.yaml --model.z_y 64. " + _MORE,
+    "validate": "Score the validation split with a checkpoint: mfm validate --ckpt_path RUN/checkpoints/best.ckpt. "
+    + _MORE,
+    "test": "Score the test split with a checkpoint, whose own configuration is used: "
+    "mfm test --ckpt_path RUN/checkpoints/best.ckpt. Take a modality away: --data.missing '[text]'. "
+    "Another file: --data.path other.pkl. " + _MORE,
+    "predict": "Write predictions (and, with --factors, latent codes and factors) of a split, or of a new file "
+    "without labels: mfm predict --ckpt_path RUN/checkpoints/best.ckpt --data.path new.pkl --output predictions.csv. "
+    + _MORE,
+}
 _RUN_DIR_HELP = (
     "Directory of the run; a new one under runs/<corpus>/ by default, and the checkpoint's own when resuming."
 )
@@ -281,6 +303,8 @@ def main(arguments: list[str]) -> int:
     """Run one of the trainer's subcommands."""
     os.environ.setdefault("MFM_COMMAND", shlex.join(["mfm", *arguments]))
     quiet_known_warnings()
+    # a corpus or a model in the user's own file: `--data my_corpus.MyCorpusDataModule`
+    sys.path.append(str(Path.cwd()))
     # saturated gates leave numbers below 1e-38, which CPUs handle a hundred times more slowly than zeros
     torch.set_flush_denormal(True)
     try:
@@ -292,7 +316,7 @@ def main(arguments: list[str]) -> int:
             save_config_callback=RunConfig,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={**_STRICT, **{name: dict(_STRICT) for name in ("fit", *EVALUATION)}},
+            parser_kwargs={**_STRICT, **{name: {**_STRICT, "description": text} for name, text in _TEACHING.items()}},
             trainer_defaults={
                 "gradient_clip_val": 1.0,
                 "num_sanity_val_steps": 0,

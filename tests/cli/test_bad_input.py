@@ -244,6 +244,10 @@ def test_odd_but_usable_sizes(good):
         (["--model.z", "{txt: 3, default: 4}"], ["txt", "text"]),
         (["--model.lr", "fast"], ["lr"]),
         (["--model", "MFMModul"], ["MFMModul", "MFMModule"]),
+        (["--data.missing", "text"], ["--data.missing is 'text'", "list[str]", "'[text]'"]),
+        (["--data.batch_size", "1.5"], ["--data.batch_size is '1.5'", "int"]),
+        (["--trainer.max_epochs", "foo"], ["--trainer.max_epochs is 'foo'", "int"]),
+        (["--model.z", "abc"], ["--model.z is 'abc'", "int", "dict[str, int]"]),
     ],
     ids=lambda value: " ".join(value) if value[0].startswith("--") else "",
 )
@@ -278,6 +282,10 @@ def test_checkpoints_that_are_not_ours(good, capsys):
     Path("evil.ckpt").write_bytes(pickle.dumps(_Calls(os.system, "touch executed")))
     refused(capsys, ["test", "--ckpt_path", "evil.ckpt"], "evil.ckpt")
     assert not Path("executed").exists()
+
+
+def test_unknown_split(trained, capsys):
+    refused(capsys, ["predict", "--ckpt_path", trained, "--split", "tset"], "tset", "did you mean 'test'", status=(2,))
 
 
 def test_file_whose_dimensions_are_not_the_checkpoints(good, trained, capsys):

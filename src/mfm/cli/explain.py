@@ -8,7 +8,7 @@ import re
 import warnings
 from argparse import ArgumentError
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from jsonargparse import ArgumentParser
 
@@ -24,7 +24,10 @@ _UNKNOWN = (
     re.compile(r"Unrecognized arguments?: (?:--)?([^\s=]+)"),
     re.compile(r"No action for (?:destination )?key ['\"]([^'\"]+)['\"]"),
 )
-_CLASS = re.compile(r"Expected a dot import path string: (\w+)|given_class_path['\": ]+(\w+)|import.*?:? (\w+)$")
+_VALUE = re.compile(
+    r"(?:Subtypes: \[(?P<subtypes>.+?)\] Errors:.*?|Expected an? (?P<kind>.+?)\. ?)"
+    r"(?:Given|Got) value: (?P<value>.+?)(?: - |$)"
+)
 
 
 @contextmanager
@@ -60,9 +63,25 @@ def one_sentence(message: str, parser: ArgumentParser | None) -> str:
         given = re.search(r"Expected a dot import path string: (\w+)", message)
         if given and (f'"{option[2:]}"' in message or option in message):
             return f"{option}: no class {given.group(1)!r}: {nearest(given.group(1), _subclasses(base))}"
+    wrong = _wrong_value(" ".join(message.split()))
+    if wrong is not None:
+        return wrong
     if "required" in message and ("model" in message or "data" in message):
         return f"{' '.join(message.split())}; give a configuration, e.g. --config mosei.yaml (mfm configs lists them)"
     return " ".join(message.split())
+
+
+def _wrong_value(message: str) -> str | None:
+    """Say which option has a value of the wrong type; the parser's own message tells it several times over."""
+    keys = list(re.finditer(r'Parser key "([\w.]+)"', message))
+    found = _VALUE.search(message, keys[-1].end()) if keys else None
+    if found is None or "class_path" in found["value"]:
+        return None
+    inner, outer = keys[-1].group(1), keys[0].group(1)
+    option = inner if "." in inner or len(keys) == 1 else f"{outer}.{inner}"
+    kinds = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", found["subtypes"] or found["kind"]).replace("NoneType", "null")
+    remedy = f", e.g. '[{found['value']}]'" if "list[" in kinds and "[" not in found["value"] else ""
+    return f"--{option} is {found['value']!r}, but must be of type {kinds.replace('typing.', '')}{remedy}"
 
 
 def nearest_option(name: str, parser: ArgumentParser | None) -> str:
@@ -110,11 +129,10 @@ def quiet_known_warnings() -> None:
     # Lightning 2.6 calls what jsonargparse 4.53 deprecates (Lightning issue 21900)
     warnings.filterwarnings("ignore", category=DeprecationWarning, module=r"jsonargparse.*|lightning.*")
     warnings.filterwarnings("ignore", message=r".*JsonargparseDeprecationWarning.*")
-    try:
+    with suppress(ImportError):  # private, and gone in some versions
         from jsonargparse._deprecated import JsonargparseDeprecationWarning
-    except ImportError:  # private, and gone in some versions
-        return
-    warnings.filterwarnings("ignore", category=JsonargparseDeprecationWarning)
+
+        warnings.filterwarnings("ignore", category=JsonargparseDeprecationWarning)
     # the advice to use many workers is wrong for stores of this size
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")
     # small corpora have fewer batches than log_every_n_steps; everything is logged by epoch

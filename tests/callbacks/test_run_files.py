@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Trainer
 
 from mfm.callbacks.checkpoints import WholeFileCheckpointIO, random_state, set_random_state
-from mfm.callbacks.predictions import _in_order, _joined
+from mfm.callbacks.predictions import _in_order, _joined, _on_cpu
 from mfm.callbacks.run_logger import RunLogger
 from mfm.callbacks.selection import BestCheckpoint, PatientStopping
 from mfm.errors import MFMError
@@ -46,6 +46,14 @@ def test_a_full_disk_is_one_sentence(tmp_path, monkeypatch):
 def test_json_has_no_nan(tmp_path):
     write_json(tmp_path / "x.json", {"a": float("nan"), "b": [1.5, float("inf")]})
     assert (tmp_path / "x.json").read_text() == '{\n  "a": null,\n  "b": [\n    1.5,\n    null\n  ]\n}\n'
+
+
+def test_sixteen_bit_outputs_are_collected_as_numpy_takes_them():
+    half = torch.ones(2, 1, dtype=torch.bfloat16)
+    collected = _on_cpu(Prediction(["a", "b"], half, half, half > 0, {}, {}))
+    assert collected.prediction.numpy().dtype == collected.target.numpy().dtype == np.float32
+    classes = _on_cpu(Prediction(["a", "b"], half, torch.tensor([1, 0]), half[:, 0] > 0, {}, {}))
+    assert classes.target.dtype == torch.int64
 
 
 def test_random_states_survive_a_safe_checkpoint(tmp_path):

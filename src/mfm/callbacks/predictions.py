@@ -105,10 +105,11 @@ class PredictionCollector(Callback):
 
 
 def _on_cpu(output: Prediction) -> Prediction:
+    target = output.target.float() if output.target.is_floating_point() else output.target
     return Prediction(
         list(output.ids),
         output.prediction.detach().float().cpu(),
-        output.target.cpu(),
+        target.cpu(),  # 16 bits in training of that precision, which numpy does not have
         output.target_mask.cpu(),
         {name: value.detach().cpu() for name, value in output.codes.items()},
         {name: value.detach().cpu() for name, value in output.factors.items()},

@@ -28,7 +28,7 @@ IMPORTS = {
     "metrics": {"errors", "corpora"},
     "datamodules": {"errors", "corpora", "data"},
     "modules": {"errors", "corpora", "data.batch", "models", "losses", "metrics"},
-    "analysis": {"errors", "corpora", "files", "data", "models", "metrics"},
+    "analysis": {"errors", "corpora", "files", "data", "models", "losses", "metrics"},
     "callbacks": {"*"},
     "cli": {"*", "cli"},
     "__main__": {"cli"},

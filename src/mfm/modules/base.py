@@ -16,7 +16,7 @@ from mfm.data.batch import AffectBatch
 from mfm.errors import ConfigurationError
 from mfm.metrics import metrics_for
 from mfm.models.normalization import Normalizer
-from mfm.modules.optimisation import build_optimizer, build_schedule, decay_groups
+from mfm.modules.optimisation import build_optimizer, build_schedule, check_optimisation, decay_groups
 
 EVALUATION_SEED = (
     20190506  # evaluation draws its prior samples from this seed, so that a loss is a property of the model
@@ -92,6 +92,7 @@ class AffectModule(LightningModule):
         self.save_hyperparameters(logger=False)  # the whole config reaches the loggers through a callback
         if not feature_dims:
             raise ConfigurationError("a model needs at least one modality: feature_dims is empty")
+        check_optimisation(optimizer, schedule, lr=lr, weight_decay=weight_decay, warmup=warmup_steps)
         self.feature_dims = dict(feature_dims)
         self.corpus = get_corpus(corpus)
         self.aligned = aligned

@@ -41,6 +41,24 @@ def split_spec(spec: str | Mapping[str, Any], what: str) -> tuple[str, dict[str,
     return name, settings
 
 
+def check_optimisation(
+    optimizer: str | Mapping[str, Any],
+    schedule: str | Mapping[str, Any],
+    *,
+    lr: float,
+    weight_decay: float,
+    warmup: int,
+) -> None:
+    """Refuse what cannot be used before a run begins; the arguments are those of the builders below.
+
+    Raises:
+        ConfigurationError: As `build_optimizer` and `build_schedule`.
+    """
+    something = [{"params": [nn.Parameter(torch.zeros(1))]}]
+    built = build_optimizer(optimizer, something, lr, weight_decay)
+    build_schedule(schedule, built, warmup_steps=warmup, total_steps=1, monitor="", mode="min")
+
+
 def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
     """Parameter groups in which only weight matrices decay; biases and gains (below 2 dimensions) do not."""
     trainable = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -77,7 +95,10 @@ def build_optimizer(
         if setting not in known:
             raise ConfigurationError(f"optimizer {name} has no setting {setting!r}: {nearest(setting, known)}")
     optimizer: Callable[..., Optimizer] = OPTIMIZERS[name]
-    return optimizer(list(groups), lr=lr, weight_decay=weight_decay, **settings)
+    try:
+        return optimizer(list(groups), lr=lr, weight_decay=weight_decay, **settings)
+    except (TypeError, ValueError) as error:  # torch's own words for a value that it cannot use
+        raise ConfigurationError(f"optimizer {name} cannot use {settings}: {error}") from error
 
 
 def _factor(step: int, *, shape: str, warmup: int, total: int, floor: float) -> float:
@@ -121,11 +142,16 @@ def build_schedule(
         for setting in settings:
             if setting not in known:
                 raise ConfigurationError(f"schedule plateau has no setting {setting!r}: {nearest(setting, known)}")
-        scheduler = ReduceLROnPlateau(optimizer, mode="min" if mode == "min" else "max", **settings)
+        try:
+            scheduler = ReduceLROnPlateau(optimizer, mode="min" if mode == "min" else "max", **settings)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"schedule plateau cannot use {settings}: {error}") from error
         return {"scheduler": scheduler, "monitor": monitor, "interval": "epoch"}
     floor = settings.pop("floor", 0.0)
     if settings:
         raise ConfigurationError(f"schedule {name} has no setting {next(iter(settings))!r}: {nearest('', ['floor'])}")
+    if isinstance(floor, bool) or not isinstance(floor, int | float) or not 0 <= floor <= 1:
+        raise ConfigurationError(f"floor of schedule {name} is {floor!r}, but must be a number from 0 to 1")
     if name == "constant" and not warmup_steps:
         return None
     factor = partial(_factor, shape=name, warmup=warmup_steps, total=total_steps, floor=float(floor))

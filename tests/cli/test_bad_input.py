@@ -247,6 +247,8 @@ def test_odd_but_usable_sizes(good):
         (["--model.optimizer", "{name: adam, betas: 3}"], ["optimizer adam", "betas"]),
         (["--model.schedule", "{name: plateau, factor: 2}"], ["schedule plateau", "factor"]),
         (["--model.schedule", "{name: cosine, floor: low}"], ["floor", "'low'"]),
+        (["--trainer.strategy", "dpp"], ["strategy", "dpp"]),
+        (["--trainer.accelerator", "warp"], ["accelerator", "warp"]),
         (["--data.missing", "text"], ["--data.missing is 'text'", "list[str]", "'[text]'"]),
         (["--data.batch_size", "1.5"], ["--data.batch_size is '1.5'", "int"]),
         (["--trainer.max_epochs", "foo"], ["--trainer.max_epochs is 'foo'", "int"]),
@@ -285,6 +287,24 @@ def test_checkpoints_that_are_not_ours(good, capsys):
     Path("evil.ckpt").write_bytes(pickle.dumps(_Calls(os.system, "touch executed")))
     refused(capsys, ["test", "--ckpt_path", "evil.ckpt"], "evil.ckpt")
     assert not Path("executed").exists()
+
+
+def test_validation_every_other_epoch(good):
+    options = ["--trainer.check_val_every_n_epoch", "2", "--trainer.max_epochs", "3", "--early_stopping.patience", "1"]
+    assert main([str(a) for a in fit_on(good, *options)]) == 0
+
+
+@pytest.mark.parametrize("option", ["--early_stopping.monitor", "--checkpoint.monitor"])
+def test_a_metric_that_is_not_logged(option, good, capsys):
+    capsys.readouterr()
+    assert main([str(a) for a in fit_on(good, option, "val/mea")]) == 2
+    error = capsys.readouterr().err
+    assert "val/mea" in error
+    assert "val/mae" in error
+
+
+def test_run_directory_that_cannot_be_made(good, capsys):
+    refused(capsys, fit_on(good, "--run_dir", good / "run"), "--run_dir", good / "run", status=(2,))
 
 
 def test_unknown_split(trained, capsys):

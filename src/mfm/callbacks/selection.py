@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
+from mfm.errors import ConfigurationError, nearest
 from mfm.modules.base import AffectModule
 
 
@@ -111,6 +112,14 @@ class PatientStopping(EarlyStopping):
             trainer.should_stop = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check, unless stopping is off."""
-        if self._limit is not None:
-            super().on_train_epoch_end(trainer, pl_module)
+        """Check after a validation, unless stopping is off."""
+        every = trainer.check_val_every_n_epoch
+        if self._limit is None or (every is not None and (trainer.current_epoch + 1) % every):
+            return
+        if self.monitor not in trainer.callback_metrics:
+            known = nearest(self.monitor, trainer.callback_metrics)
+            raise ConfigurationError(
+                f"--early_stopping.monitor: {self.monitor!r} is not logged ({known}); "
+                "name another, or set --early_stopping.patience null"
+            )
+        super().on_train_epoch_end(trainer, pl_module)

@@ -24,16 +24,20 @@ def new_run(given: str | None, corpus: str) -> Path:
     """
     if _CLAIMED in os.environ and int(os.environ.get("LOCAL_RANK", "0")) > 0:
         return Path(os.environ[_CLAIMED])
-    if given is not None:
-        path = Path(given).resolve()
-        if (path / CONFIG_FILE).exists() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            raise ConfigurationError(
-                f"--run_dir {given} holds a run already: choose another directory, or resume it with "
-                f"mfm fit --ckpt_path {path / 'checkpoints' / 'last.ckpt'}"
-            )
+    path = None if given is None else Path(given).resolve()
+    if path is not None and (path / CONFIG_FILE).exists() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+        raise ConfigurationError(
+            f"--run_dir {given} holds a run already: choose another directory, or resume it with "
+            f"mfm fit --ckpt_path {path / 'checkpoints' / 'last.ckpt'}"
+        )
+    try:
+        if path is None:
+            path = _next_version(Path("runs").resolve() / corpus)
         path.mkdir(parents=True, exist_ok=True)
-    else:
-        path = _next_version(Path("runs").resolve() / corpus)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--run_dir: {error.filename} cannot be made ({error.strerror}); choose another directory"
+        ) from error
     os.environ[_CLAIMED] = str(path)
     return path
 

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import torch
 import yaml
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -155,7 +156,10 @@ class MFMCLI(LightningCLI):
             kwargs.setdefault("enable_progress_bar", interactive)
         if settings.get("enable_model_summary") is None:
             kwargs.setdefault("enable_model_summary", interactive and self.subcommand == "fit")
-        trainer = super().instantiate_trainer(**kwargs)
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except ValueError as error:  # strategies, devices: checked by Lightning alone
+            raise ConfigurationError(f"--trainer: {' '.join(str(error).split())}") from error
         own = self._own_callbacks(trainer, throwaway)
         trainer.callbacks = [*own, *trainer.callbacks]  # type: ignore[attr-defined]  # set by a connector
         return trainer
@@ -330,6 +334,8 @@ def main(arguments: list[str]) -> int:
         if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into status 1
             raise KeyboardInterrupt from exit_
         return int(exit_.code or 0)
+    except MisconfigurationException as error:  # Lightning's word for a mistake of the user's
+        raise ConfigurationError(" ".join(str(error).split())) from error
     except ModuleNotFoundError as error:
         if "wandb" in str(error):
             raise MissingDependencyError(

@@ -276,6 +276,11 @@ def test_unknown_config_and_command(good, capsys):
 @pytest.mark.parametrize("command", ["test", "validate", "predict"])
 def test_untrained_model_is_not_scored(command, good, capsys):
     refused(capsys, [command, "--config", "demo.yaml", "--data.path", good], "--ckpt_path")
+    refused(capsys, [command], f"{command} needs --ckpt_path")
+
+
+def test_demo_where_a_file_is(good, capsys):
+    refused(capsys, ["demo", "--output", good], "--output", good)
 
 
 def test_checkpoints_that_are_not_ours(good, capsys):

@@ -28,7 +28,10 @@ def main(arguments: list[str]) -> int:
         if len(arguments) != 2 or arguments[0] != "--output":
             raise ConfigurationError(f"demo takes only --output DIR, got {shlex.join(arguments)}")
         folder = Path(arguments[1])
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"--output {folder} cannot be made ({error.strerror}); choose another folder") from error
     corpus, run = folder / "corpus.pkl", _free(folder)
     best = run / "checkpoints" / "best.ckpt"
     _mfm("data", "generate", "--corpus", "mosi", "--output", str(corpus), "--overwrite")

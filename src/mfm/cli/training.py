@@ -83,6 +83,8 @@ class MFMCLI(LightningCLI):
         arguments = [str(argument) for argument in args] if isinstance(args, list) else sys.argv[1:]
         arguments = with_configs_found(arguments)
         path = _option(arguments, "--ckpt_path")
+        if path is None and arguments[0] in EVALUATION and not _is_help(arguments) and not _has_config(arguments):
+            raise ConfigurationError(_NEEDS_CHECKPOINT.format(arguments[0]))
         self.recorded: dict[str, Any] | None = None
         if path is not None and not _is_help(arguments):
             self.recorded = read_recorded_config(path)
@@ -106,10 +108,7 @@ class MFMCLI(LightningCLI):
         path = config.get("ckpt_path")
         if self.subcommand in EVALUATION:
             if path is None:
-                raise ConfigurationError(
-                    f"{self.subcommand} needs --ckpt_path: scoring an untrained model would mean nothing; "
-                    "`mfm fit` prints the path of its best checkpoint"
-                )
+                raise ConfigurationError(_NEEDS_CHECKPOINT.format(self.subcommand))
             if self.subcommand == "predict" and config.get("split") is not None:
                 if config["split"] not in get_args(PredictSplit):
                     known = nearest(config["split"], get_args(PredictSplit))
@@ -243,6 +242,10 @@ _TEACHING = {
     "without labels: mfm predict --ckpt_path RUN/checkpoints/best.ckpt --data.path new.pkl --output predictions.csv. "
     + _MORE,
 }
+_NEEDS_CHECKPOINT = (
+    "{} needs --ckpt_path: scoring an untrained model would mean nothing; "
+    "`mfm fit` prints the path of its best checkpoint"
+)
 _RUN_DIR_HELP = (
     "Directory of the run; a new one under runs/<corpus>/ by default, and the checkpoint's own when resuming."
 )
@@ -286,6 +289,10 @@ def _option(arguments: list[str], name: str) -> str | None:
         elif argument.startswith(f"{name}="):
             value = argument.partition("=")[2]
     return value
+
+
+def _has_config(arguments: list[str]) -> bool:
+    return any(argument in ("-c", "--config") or argument.startswith("--config=") for argument in arguments)
 
 
 def _is_help(arguments: list[str]) -> bool:

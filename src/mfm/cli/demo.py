@@ -31,7 +31,9 @@ def main(arguments: list[str]) -> int:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"--output {folder} cannot be made ({error.strerror}); choose another folder") from error
+        raise ConfigurationError(
+            f"--output {folder} cannot be made ({error.strerror}); choose another folder"
+        ) from error
     corpus, run = folder / "corpus.pkl", _free(folder)
     best = run / "checkpoints" / "best.ckpt"
     _mfm("data", "generate", "--corpus", "mosi", "--output", str(corpus), "--overwrite")

@@ -119,3 +119,11 @@ def test_a_run_that_had_stopped_stays_stopped():
     stopping.load_state_dict({"wait_count": 3, "stopped_epoch": 7, "best_score": torch.tensor(0.1), "patience": 3})
     stopping.on_train_start(trainer, None)
     assert trainer.should_stop
+
+
+@pytest.mark.parametrize("given", [8, None])
+def test_patience_given_when_resuming_wins(given):
+    stopping = PatientStopping(patience=given)
+    stopping.load_state_dict({"wait_count": 1, "stopped_epoch": 1, "best_score": torch.tensor(0.1), "patience": 1})
+    assert stopping.patience == (given or 0)
+    assert stopping.wait_count == 1

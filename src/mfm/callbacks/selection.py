@@ -106,6 +106,11 @@ class PatientStopping(EarlyStopping):
             self.best_score = torch.tensor(float("inf") if self.mode == "min" else float("-inf"))
         super().setup(trainer, pl_module, stage)
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what was counted; the patience is what this run was given."""
+        super().load_state_dict(state_dict)
+        self.patience = self._limit if self._limit is not None else 0
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A resumed run that had stopped already stays stopped."""
         if self._limit is not None and self.wait_count >= self._limit:

@@ -13,7 +13,6 @@ from typing import Literal
 from mfm.errors import ConfigurationError, nearest
 
 Task = Literal["regression", "binary", "multiclass", "multilabel"]
-Convention = Literal["mosi", "mosei", "sims", "threshold", "classes", "emotions", "traits"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Corpus:
         task: Kind of prediction. `regression`: one float a target. `binary`: one 0/1 label.
             `multiclass`: one of `classes`. `multilabel`: a 0/1 label for each target.
         targets: Names of the outputs in order; one entry for `binary` and `multiclass`.
-        convention: Which metric definitions apply (see `mfm.metrics`).
+        convention: Which metric definitions apply: a name in `mfm.metrics.CONVENTIONS`.
         monitor: Validation metric for model selection and early stopping, e.g. `val/mae`.
         mode: `min` or `max` of `monitor`.
         label_keys: Names under which the label array is looked for in a file, best first.
@@ -62,7 +61,7 @@ class Corpus:
     title: str
     task: Task
     targets: tuple[str, ...]
-    convention: Convention
+    convention: str
     monitor: str
     mode: Literal["min", "max"]
     label_keys: tuple[str, ...] = ("labels",)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
@@ -27,6 +28,11 @@ Normalize = Literal["standard", "none"]
 DuplicateIds = Literal["refuse", "keep"]
 PredictSplit = Literal["train", "valid", "test", "all"]
 _STAGES = {"validate": "valid", "sanity_check": "valid", "test": "test", "predict": "predict"}
+
+
+@rank_zero_only
+def _report(message: str) -> None:
+    logging.getLogger(__name__).info(message)
 
 
 class AffectDataModule(LightningDataModule):
@@ -185,7 +191,7 @@ class AffectDataModule(LightningDataModule):
             bad = {name: found.nonfinite for name, found in self.statistics.items() if found.nonfinite}
             if bad:
                 counts = ", ".join(f"{name} {count:,}" for name, count in bad.items())
-                rank_zero_info(f"NaN and infinite values in the training split, left out of the statistics: {counts}")
+                _report(f"NaN and infinite values in the training split, left out of the statistics: {counts}")
 
     def _setup_predict(self) -> None:
         there = [name for name in SPLITS if name in self._data.splits and len(self._data.splits[name])]

@@ -120,7 +120,8 @@ class AffectModule(LightningModule):
         """One optimiser step."""
         output = self.step(batch)
         for name, value in _named_losses("train", output).items():
-            self.log(name, value, on_step=False, on_epoch=True, batch_size=len(batch.ids))
+            # gathered once an epoch: one process' losses are not the run's
+            self.log(name, value, on_step=False, on_epoch=True, batch_size=len(batch.ids), sync_dist=True)
         return output.loss
 
     def configure_optimizers(self) -> Any:
@@ -184,11 +185,11 @@ class AffectModule(LightningModule):
 
     def _log_metrics(self, stage: str) -> None:
         for name, mean in self.stage_losses[stage].items():
-            self.log(name, mean.compute(), sync_dist=True)
+            self.log(name, mean.to(self.device).compute(), sync_dist=True)
             mean.reset()
         if not self._labelled() or not self.corpus.output_dim:
             return
-        metrics = self.stage_metrics[stage]
+        metrics = self.stage_metrics[stage].to(self.device)  # also where this process had no batch
         values = metrics.compute()
         metrics.reset()
         for name, value in values.items():

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from mfm.errors import ConfigurationError, nearest
@@ -83,6 +85,9 @@ class MFM(nn.Module):
         dropout_y: Dropout in G_y.
         dropout: Dropout in G_ai, per modality.
         dropout_head: Dropout in D.
+        code_noise: Deviation of the Gaussian noise that `forward` adds to the codes before G while training, >= 0;
+            the paper has none. A dimension of Z that G hardly needs carries nothing through it, so that spare
+            dimensions of Z_y do not fill up with what belongs to one modality. The codes in the output are without it.
         aligned: Whether step t is the same moment in all modalities (word-aligned features).
 
     Raises:
@@ -104,6 +109,7 @@ class MFM(nn.Module):
         dropout_y: float = 0.0,
         dropout: float | Mapping[str, float] = 0.0,
         dropout_head: float = 0.0,
+        code_noise: float = 0.0,
         aligned: bool = True,
     ) -> None:
         super().__init__()
@@ -114,6 +120,9 @@ class MFM(nn.Module):
             check_value(option, size, Size)
         for option, rate in (("dropout_y", dropout_y), ("dropout_head", dropout_head)):
             check_value(option, rate, Rate)
+        if isinstance(code_noise, bool) or not isinstance(code_noise, int | float) or not 0 <= code_noise < math.inf:
+            raise ConfigurationError(f"code_noise is {code_noise!r}, but must be a deviation >= 0")
+        self.code_noise = float(code_noise)
         z_i, f_i = spread_checked("z", z, names, Size), spread_checked("f", f, names, Size)
         dropout_i = spread_checked("dropout", dropout, names, Rate)
         encoder_i: dict[str, Spec] = spread("encoder", encoder, names)
@@ -156,6 +165,13 @@ class MFM(nn.Module):
         """G: factors from codes, whether inferred or drawn from N(0, I)."""
         return Factors(self.factor_y(codes.z_y), {i: network(codes.z[i]) for i, network in self.factors.items()})
 
+    def perturb(self, codes: Codes) -> Codes:
+        """Codes with noise of deviation `code_noise` while training; the same codes, and nothing drawn, otherwise."""
+        if not self.training or not self.code_noise:
+            return codes
+        noisy = {i: code + self.code_noise * torch.randn_like(code) for i, code in codes.z.items()}
+        return Codes(codes.z_y + self.code_noise * torch.randn_like(codes.z_y), noisy)
+
     def decode(
         self, factors: Factors, steps: Mapping[str, int], inputs: Mapping[str, Tensor] | None = None
     ) -> dict[str, Tensor]:
@@ -191,7 +207,7 @@ class MFM(nn.Module):
         """Infer, factorise, predict and reconstruct; arguments as in `encode`."""
         observed, observed_lengths = self._observed(features, lengths, present)
         codes = self._encode(observed, observed_lengths)
-        factors = self.factorize(codes)
+        factors = self.factorize(self.perturb(codes))
         steps = {i: x.shape[1] for i, x in features.items()}
         inputs = {i: observed[i][:, : steps[i]] for i in steps}
         return MFMOutput(self.predict(factors.f_y), self.decode(factors, steps, inputs), codes, factors)

@@ -50,9 +50,12 @@ class MFMModule(AffectModule):
         dropout_y: Dropout in G_y, [0, 1).
         dropout: Dropout in each G_i, [0, 1).
         dropout_head: Dropout in the head D, [0, 1).
+        code_noise: Deviation of Gaussian noise on the codes before G while training; the paper has none.
         weight_prediction: Weight of the prediction loss.
         weight_reconstruction: Weight of each modality's reconstruction loss (lambda_i).
         weight_mmd: Weight of MMD(Q(Z), P(Z)) (lambda).
+        weight_independence: Weight of the normalised HSIC between Z_y and each Z_i, which keeps the label out of the
+            Z_i; the paper has none. 1 together with `weight_mmd: 10` and `code_noise: 0.5` separates the factors.
         kernel: Kernel of the MMD: `rbf` (several scales), `imq`, or `original` (the authors', nearly flat).
         mmd_on: MMD on the `joint` Z, as the paper's objective says, or on its `marginals`, as the authors' code does.
         unbiased: Unbiased (U-statistic) instead of biased (V-statistic) estimate of the MMD.
@@ -73,9 +76,11 @@ class MFMModule(AffectModule):
         dropout_y: float = 0.0,
         dropout: float | dict[str, float] = 0.0,
         dropout_head: float = 0.0,
+        code_noise: float = 0.0,
         weight_prediction: float = 1.0,
         weight_reconstruction: float | dict[str, float] = 1.0,
         weight_mmd: float = 1.0,
+        weight_independence: float = 0.0,
         kernel: str = "rbf",
         mmd_on: Literal["joint", "marginals"] = "joint",
         unbiased: bool = False,
@@ -98,6 +103,7 @@ class MFMModule(AffectModule):
             dropout_y=dropout_y,
             dropout=for_modalities(dropout, used),
             dropout_head=dropout_head,
+            code_noise=code_noise,
             aligned=self.aligned,
         )
         self.objective = MFMObjective(
@@ -106,6 +112,7 @@ class MFMModule(AffectModule):
             prediction=weight_prediction,
             reconstruction=for_modalities(weight_reconstruction, used),
             mmd=weight_mmd,
+            independence=weight_independence,
             kernel=kernel,
             mmd_on=mmd_on,
             unbiased=unbiased,

@@ -1,0 +1,124 @@
+"""The independence term of the objective: which rows, which weight, and nothing where it is off."""
+
+import numpy as np
+import pytest
+import torch
+
+from mfm.errors import ConfigurationError
+from mfm.losses import MFMObjective
+
+DIMS = {"text": 3, "audio": 2}
+
+
+def arguments(rows=24, seed=0, requires_grad=False):
+    generator = torch.Generator().manual_seed(seed)
+    lengths = {
+        "text": torch.randint(1, 5, (rows,), generator=generator),
+        "audio": torch.randint(0, 3, (rows,), generator=generator),
+    }
+    z_y = torch.randn(rows, 5, generator=generator)
+    z = {name: torch.randn(rows, 4, generator=generator) for name in DIMS}
+    z["text"] = z["text"] + z_y[:, :4]
+    if requires_grad:
+        z_y, z = z_y.requires_grad_(), {name: code.requires_grad_() for name, code in z.items()}
+    return {
+        "prediction": torch.randn(rows, 1, generator=generator),
+        "target": torch.randn(rows, 1, generator=generator),
+        "target_mask": torch.ones(rows, 1, dtype=torch.bool),
+        "reconstruction": {n: torch.randn(rows, 4, d, generator=generator) for n, d in DIMS.items()},
+        "features": {n: torch.randn(rows, 4, d, generator=generator) for n, d in DIMS.items()},
+        "lengths": lengths,
+        "present": {n: v > 0 for n, v in lengths.items()},
+        "z_y": z_y,
+        "z": z,
+    }
+
+
+def plain_normalized_hsic(x, y):
+    """By the definition, with n x n matrices in numpy."""
+    n = len(x)
+    centre = np.eye(n) - 1.0 / n
+
+    def kernel(a):
+        squared = ((a[:, None] - a[None]) ** 2).sum(-1)
+        median = np.median(np.sqrt(squared[~np.eye(n, dtype=bool)]))
+        return centre @ np.exp(-squared / (2 * median**2)) @ centre
+
+    k, m = kernel(x), kernel(y)
+    return np.trace(k @ m) / np.sqrt((k**2).sum() * (m**2).sum())
+
+
+def test_off_changes_nothing_and_draws_nothing_more():
+    def run(**options):
+        torch.manual_seed(3)
+        value = MFMObjective("regression", **options)(**arguments())
+        return value, torch.get_rng_state()
+
+    (plain, after), (off, after_off), (on, after_on) = run(), run(independence=0.0), run(independence=2.0)
+    assert off.total == plain.total
+    assert list(off.parts) == list(plain.parts)
+    assert torch.equal(after, after_off)
+    assert torch.equal(after, after_on)
+    extra = on.parts["independence/audio"] + on.parts["independence/text"]
+    torch.testing.assert_close(on.total, plain.total + 2.0 * extra)
+
+
+def test_it_is_the_hsic_of_present_rows():
+    given = arguments()
+    _, parts = MFMObjective("regression", independence=1.0)(**given)
+    for name in DIMS:
+        rows = given["present"][name]
+        expected = plain_normalized_hsic(given["z_y"][rows].double().numpy(), given["z"][name][rows].double().numpy())
+        # an even number of pairs has two medians; torch takes the lower, numpy their mean
+        assert float(parts[f"independence/{name}"]) == pytest.approx(expected, abs=2e-3)
+    assert parts["independence/text"] > parts["independence/audio"]
+
+
+def test_absent_rows_have_no_influence_and_get_no_gradient():
+    def run(garbage):
+        given = arguments(requires_grad=True)
+        with torch.no_grad():
+            given["z"]["audio"][~given["present"]["audio"]] = garbage
+        total, _ = MFMObjective("regression", prediction=0, reconstruction=0, mmd=0, independence=1.0)(**given)
+        total.backward()
+        return total.detach(), given
+
+    total, given = run(0.0)
+    assert run(float("nan"))[0] == total == run(1e30)[0]
+    gradient = given["z"]["audio"].grad
+    assert gradient[~given["present"]["audio"]].eq(0).all()
+    assert gradient[given["present"]["audio"]].ne(0).any()
+    assert given["z_y"].grad.ne(0).any()
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3])
+def test_too_few_samples_say_nothing(rows):
+    given = arguments(rows, requires_grad=True)
+    total, parts = MFMObjective("regression", prediction=0, reconstruction=0, mmd=0, independence=1.0)(**given)
+    total.backward()
+    assert parts["independence/text"] == 0
+    assert given["z_y"].grad.eq(0).all()
+
+
+def test_minimising_it_makes_codes_independent():
+    generator = torch.Generator().manual_seed(0)
+    z_y = torch.randn(128, 2, generator=generator)
+    own = torch.randn(128, 2, generator=generator)
+    share = torch.tensor(1.0, requires_grad=True)
+    optimizer = torch.optim.Adam([share], lr=0.05)
+    objective = MFMObjective("regression", prediction=0, reconstruction=0, mmd=0, independence=1.0)
+    given = arguments(128)
+    given["present"] = {name: torch.ones(128, dtype=torch.bool) for name in DIMS}
+    given["lengths"] = {name: torch.ones(128, dtype=torch.int64) for name in DIMS}
+    for _ in range(80):
+        given |= {"z_y": z_y, "z": dict.fromkeys(DIMS, own + share * z_y**2)}  # no linear dependence
+        optimizer.zero_grad()
+        objective(**given).total.backward()
+        optimizer.step()
+    assert share.abs() < 0.1
+
+
+@pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), True, "1"])
+def test_an_impossible_weight_is_refused(weight):
+    with pytest.raises(ConfigurationError, match="the weight of independence is"):
+        MFMObjective("regression", independence=weight)

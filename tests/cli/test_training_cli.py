@@ -355,13 +355,12 @@ def test_training_under_torchrun(corpus_file, workplace):
         "ddp.yaml",
         "--data.path",
         str(corpus_file),
-        "--run_dir",
-        "run",
         *FAST,
     ]
     finished = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=False)
     assert finished.returncode == 0, finished.stderr[-3000:]
-    assert (workplace / "run/checkpoints/best.ckpt").is_file()
+    (run,) = Path(workplace, "runs/mosi").iterdir()  # one, not one a process
+    assert (run / "checkpoints/best.ckpt").is_file()
 
 
 def test_wandb_offline_run_holds_config_metrics_and_figures(corpus_file, workplace):

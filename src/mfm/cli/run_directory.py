@@ -6,10 +6,12 @@ import itertools
 import os
 from pathlib import Path
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from mfm.callbacks.run_config import CONFIG_FILE
 from mfm.errors import ConfigurationError
 
-_CLAIMED = "MFM_RUN_DIR"  # tells processes that Lightning starts for further devices which directory is theirs
+_CLAIMED = "MFM_RUN_DIR"  # tells processes that Lightning (not torchrun) starts which directory is theirs
 
 
 def new_run(given: str | None, corpus: str) -> Path:
@@ -20,12 +22,13 @@ def new_run(given: str | None, corpus: str) -> Path:
         corpus: Name of the corpus.
 
     Raises:
-        ConfigurationError: The directory asked for holds a run already.
+        ConfigurationError: The directory asked for holds a run already, or cannot be made.
     """
-    if _CLAIMED in os.environ and int(os.environ.get("LOCAL_RANK", "0")) > 0:
-        return Path(os.environ[_CLAIMED])
+    rank: int = getattr(rank_zero_only, "rank", 0)
+    if rank > 0:  # writes nothing, and is told by Lightning where checkpoints are
+        return Path(os.environ.get(_CLAIMED) or given or Path("runs", corpus)).resolve()
     path = None if given is None else Path(given).resolve()
-    if path is not None and (path / CONFIG_FILE).exists() and int(os.environ.get("LOCAL_RANK", "0")) == 0:
+    if path is not None and (path / CONFIG_FILE).exists():
         raise ConfigurationError(
             f"--run_dir {given} holds a run already: choose another directory, or resume it with "
             f"mfm fit --ckpt_path {path / 'checkpoints' / 'last.ckpt'}"

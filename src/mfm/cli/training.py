@@ -312,7 +312,7 @@ def _with_whole_file_checkpoints(settings: Any) -> list[Any] | None:
 
 def main(arguments: list[str]) -> int:
     """Run one of the trainer's subcommands."""
-    os.environ.setdefault("MFM_COMMAND", shlex.join(["mfm", *arguments]))
+    os.environ["MFM_COMMAND"] = shlex.join(["mfm", *arguments])
     quiet_known_warnings()
     # a corpus or a model in the user's own file: `--data my_corpus.MyCorpusDataModule`
     sys.path.append(str(Path.cwd()))

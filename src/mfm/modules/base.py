@@ -177,7 +177,7 @@ class AffectModule(LightningModule):
         for name, value in _named_losses(stage, output).items():
             if name in gone:  # nothing to compare with, and 0 would look like a perfect one
                 continue
-            self.stage_losses[stage].setdefault(name, MeanMetric()).to(self.device).update(value, len(batch.ids))
+            self.stage_losses[stage].setdefault(name, _mean()).to(self.device).update(value, len(batch.ids))
         prediction = output.prediction.detach().float()
         if prediction.shape[1] and self._labelled():
             self.stage_metrics[stage].to(self.device).update(prediction, batch.target, batch.target_mask)
@@ -199,6 +199,11 @@ class AffectModule(LightningModule):
                 sync_dist=True,
                 prog_bar=f"{stage}/{name}" == self.corpus.monitor,
             )
+
+
+def _mean() -> MeanMetric:
+    """A mean that a NaN makes NaN; by default torchmetrics leaves NaN out, and waits for the device to look for it."""
+    return MeanMetric(nan_strategy="disable")
 
 
 def _named_losses(stage: str, output: StepOutput) -> dict[str, Tensor]:

@@ -325,6 +325,10 @@ def test_file_whose_dimensions_are_not_the_checkpoints(good, trained, capsys):
     refused(capsys, ["test", "--ckpt_path", trained, "--data.path", path], "audio", "4", "5")
 
 
+def test_model_of_another_size_than_the_checkpoints(trained, capsys):
+    refused(capsys, ["test", "--ckpt_path", trained, "--model.z_y", "3"], "--ckpt_path", "size mismatch", status=(2,))
+
+
 def test_file_that_lacks_a_modality_can_be_predicted_without_it(good, trained):
     def no_text_no_labels(data):
         del data["train"], data["valid"]

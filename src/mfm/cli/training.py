@@ -343,6 +343,14 @@ def main(arguments: list[str]) -> int:
         return int(exit_.code or 0)
     except MisconfigurationException as error:  # Lightning's word for a mistake of the user's
         raise ConfigurationError(" ".join(str(error).split())) from error
+    except RuntimeError as error:
+        if "loading state_dict" not in str(error):
+            raise
+        first = str(error).splitlines()[1:2] or [str(error)]
+        raise ConfigurationError(
+            f"--ckpt_path: its model is not the one that the options describe ({first[0].strip(' .\t')}); "
+            "leave --model options out, so that the recorded ones are used"
+        ) from error
     except ModuleNotFoundError as error:
         if "wandb" in str(error):
             raise MissingDependencyError(

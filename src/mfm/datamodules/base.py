@@ -63,7 +63,8 @@ class AffectDataModule(LightningDataModule):
         target: Name of the label array in the file, e.g. `regression_labels_T`; by the corpus by default.
         duplicate_ids: `refuse` a file in which ids occur twice or in two splits, or `keep` them.
         in_memory: Keep each split in memory; by default when it needs less than 256 MB.
-        seed: Seed of the order of training samples and of `train_fraction`.
+        seed: Seed of the order of training samples and of `train_fraction`. Filled in from `--seed_everything` by the
+            command line; a value given there is replaced.
         predict_split: Split to predict, or `all` that the file has.
         feature_dims: Features a step of each modality that a trained model expects; checked against the file. Filled in
             from the checkpoint. As an attribute: modality -> D of what is used, sorted.

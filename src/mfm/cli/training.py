@@ -346,9 +346,9 @@ def main(arguments: list[str]) -> int:
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
-        first = str(error).splitlines()[1:2] or [str(error)]
+        reason = (str(error).splitlines()[1:] or [str(error)])[0].strip().rstrip(".")
         raise ConfigurationError(
-            f"--ckpt_path: its model is not the one that the options describe ({first[0].strip(' .\t')}); "
+            f"--ckpt_path: its model is not the one that the options describe ({reason}); "
             "leave --model options out, so that the recorded ones are used"
         ) from error
     except ModuleNotFoundError as error:

@@ -186,6 +186,8 @@ def test_two_runs_with_one_seed_are_equal_and_seeds_differ(corpus_file, workplac
 def test_generative_run_without_labels(corpus_file, workplace):
     run = fit(corpus_file, "--data.labels", "false")
     assert "best/val/loss" in metrics(run / "metrics_fit.json")
+    assert main(["predict", "--ckpt_path", str(run / "checkpoints/best.ckpt"), "--output", "p.csv"]) == 0
+    assert Path("p.csv").read_text().splitlines()[0] == "id,split"  # nothing taught the head anything
 
 
 @pytest.mark.parametrize("modalities", ["[text]", "[audio]", "[audio, vision]"])

@@ -79,9 +79,14 @@ def write_predict_outputs(cli: MFMCLI) -> None:
         raise DataFormatError(f"{cli.datamodule.path}: nothing to predict, the split is empty")
     splits = cli.datamodule.predict_splits
     path = config.get("output") or Path(str(cli.run_dir)) / "predictions.csv"
-    columns = prediction_columns(cli.model.corpus, output.prediction, output.target, output.target_mask)
-    write_predictions(path, output.ids, splits, columns)
     out = _console()
+    prediction = output.prediction
+    trained_with = (cli.recorded or {}).get("data", {}).get("init_args", {})
+    if trained_with.get("labels") is False:
+        prediction = prediction[:, :0]  # the head is as it was initialised
+        out.print("trained without labels: no predictions, only codes and factors (--factors)", soft_wrap=True)
+    columns = prediction_columns(cli.model.corpus, prediction, output.target, output.target_mask)
+    write_predictions(path, output.ids, splits, columns)
     if config.get("factors") is not None:
         if not output.codes:
             raise DataFormatError(f"--factors: {type(cli.model).__name__} has no latent codes or factors to write")

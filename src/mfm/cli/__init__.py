@@ -20,6 +20,9 @@ Train and evaluate
   test       score the test split:     mfm test --ckpt_path RUN/checkpoints/best.ckpt
   predict    predictions and factors:  mfm predict --ckpt_path RUN/checkpoints/best.ckpt --output p.csv --factors f.h5
 
+Understand
+  interpret  which factor feeds which modality, where, and what each modality is worth
+
 Data
   data inspect   what a file is, and what is wrong with it
   data convert   to the project's HDF5 store
@@ -53,6 +56,12 @@ def _demo(arguments: list[str]) -> int:
     return run(arguments[1:])
 
 
+def _interpret(arguments: list[str]) -> int:
+    from mfm.cli.interpret import main as run
+
+    return run(arguments[1:])
+
+
 def _configs(arguments: list[str]) -> int:
     from mfm.cli.configs import main as run
 
@@ -68,6 +77,7 @@ def _parts(arguments: list[str]) -> int:
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     **dict.fromkeys(("fit", "validate", "test", "predict"), _training),
     "data": _data,
+    "interpret": _interpret,
     "demo": _demo,
     "configs": _configs,
     "parts": _parts,

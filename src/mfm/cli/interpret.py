@@ -1,0 +1,246 @@
+"""`mfm interpret`: which factor feeds which modality, where, and what each modality is worth."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+import warnings
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfm.analysis.contribution import constant_prediction
+from mfm.analysis.figures import save_figure
+from mfm.analysis.interpretation import Interpretation, Options, interpret
+from mfm.analysis.interpretation_figures import contribution_figure, flow_figure, ratios_figure
+from mfm.analysis.interpretation_report import as_json, in_words, write_table
+from mfm.cli.loading import LoadedRun, load_run
+from mfm.data.batch import AffectBatch
+from mfm.data.labels import decode_labels
+from mfm.errors import ConfigurationError
+from mfm.files import write_json, write_text
+from mfm.models.mfm import MFM, Codes, Factors, MFMOutput
+
+_DESCRIPTION = """\
+Say what a trained MFM does with each modality, on a split:
+
+  information ratio   normalised HSIC of the shared factor F_y with the reconstruction X^, over that of the modality's
+                      own factor F_a with it, with bootstrap interval, permutation p-values and the level of chance
+  gradient flow       ||d x^_t / d F_y||^2 for each modality and step, beside the words where steps are words
+  contribution        Shapley share of each modality in the metric, over all subsets of modalities
+
+Writes interpretation.json, interpretation.csv, interpretation.txt (what was found, and what cannot be concluded),
+ratios.png, gradient_flow.png and contribution.png.
+"""
+_EXAMPLES = """\
+examples:
+  mfm interpret --ckpt_path RUN/checkpoints/best.ckpt
+  mfm interpret --ckpt_path best.ckpt --split valid --kernel linear --output linear
+  mfm interpret --ckpt_path best.ckpt --samples 2000 --ids 'video$_$3' 'video$_$4'
+  mfm interpret --ckpt_path best.ckpt --data.path other.pkl
+"""
+_DEFAULTS = Options()
+
+
+def main(arguments: list[str]) -> int:
+    """Run `mfm interpret`.
+
+    Args:
+        arguments: Those after `mfm interpret`.
+
+    Returns:
+        Exit status.
+
+    Raises:
+        MFMError: A mistake of the user's; the caller prints it.
+        SystemExit: After `--help` (0) or a wrong option (2).
+    """
+    os.environ.setdefault("MFM_COMMAND", shlex.join(["mfm", "interpret", *arguments]))
+    given, overrides = _parser().parse_known_args(arguments)
+    # torch's forward-mode derivatives are still compiled by what torch itself deprecates
+    warnings.filterwarnings("ignore", message=r".*torch\.jit\.script.*")
+    # of a constant prediction or a bootstrap draw: said by the command itself where it matters
+    warnings.filterwarnings("ignore", message=r".*is undefined and NaN was given.*")
+    torch.set_flush_denormal(True)
+    options = Options(
+        kernel=given.kernel,
+        bandwidth=given.bandwidth,
+        summary=given.summary,
+        samples=given.samples,
+        resamples=given.resamples,
+        permutations=given.permutations,
+        confidence=given.confidence,
+        flow_samples=given.flow_samples,
+        segments=given.segments,
+        ids=tuple(given.ids or ()),
+        metric=given.metric,
+        seed=given.seed,
+    )
+    run = load_run(given.ckpt_path, overrides, split=given.split, command="interpret")
+    found = _interpret(run, options, torch.device(given.device))
+    folder = Path(given.output) if given.output else run.run_dir / _folder(given.split, run.data.missing)
+    _write(folder, found, {"split": given.split, "options": asdict(options), **_provenance(run, given.ckpt_path)})
+    sys.stdout.write(f"\n{os.path.relpath(folder / 'interpretation.json')}\n")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mfm interpret",
+        usage="mfm interpret --ckpt_path PATH [options] [--data.* as of mfm test]",
+        description=_DESCRIPTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add, d = parser.add_argument, _DEFAULTS
+    add("--ckpt_path", metavar="PATH", help="checkpoint written by mfm fit")
+    add("--split", default="test", help="train, valid, test (default) or all")
+    add("--output", metavar="DIR", help="folder for the results; interpretation/ in the run's directory by default")
+    add(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="most samples for the information ratios, drawn by --seed; all by default",
+    )
+    add("--kernel", default=d.kernel, help="kernel of HSIC: rbf (default) or linear, which sees correlations only")
+    add("--bandwidth", type=float, default=d.bandwidth, help="RBF bandwidth in multiples of the median distance (1)")
+    add(
+        "--summary",
+        default=d.summary,
+        help="vector of a reconstruction: mean over real steps, flatten, or auto (default), which flattens where all "
+        "samples have the same, few steps",
+    )
+    add(
+        "--resamples",
+        type=int,
+        default=d.resamples,
+        help=f"bootstrap draws ({d.resamples}; at most 200 for the metric)",
+    )
+    add("--permutations", type=int, default=d.permutations, help=f"permutations behind a p-value ({d.permutations})")
+    add("--confidence", type=float, default=d.confidence, help="coverage of the intervals (0.95)")
+    add(
+        "--flow_samples",
+        type=int,
+        default=d.flow_samples,
+        help=f"samples for the mean gradient flow ({d.flow_samples})",
+    )
+    add("--segments", type=int, default=d.segments, help=f"samples shown step by step ({d.segments})")
+    add("--ids", nargs="+", metavar="ID", help="which samples to show; drawn by --seed by default")
+    add("--metric", help="metric to share out; the one that selected the model by default")
+    add("--seed", type=int, default=d.seed, help="seed of all draws (0)")
+    add("--device", default="cpu", help="where the model runs: cpu (default), cuda, ...")
+    return parser
+
+
+def _folder(split: str, missing: list[str]) -> str:
+    return "_".join(
+        ["interpretation", *([] if split == "test" else [split]), *(["without", *missing] if missing else [])]
+    )
+
+
+def _interpret(run: LoadedRun, options: Options, device: torch.device) -> Interpretation:
+    model = getattr(run.module, "model", None)
+    if not isinstance(model, MFM):
+        raise ConfigurationError(
+            f"{type(run.module).__name__} has no factors that reconstructions are made from; interpret takes an MFM"
+        )
+    run.module.to(device)
+
+    def forward(batch: AffectBatch) -> MFMOutput:
+        output, _ = run.module(_moved(batch, device))
+        return _on_cpu(output)
+
+    def decode(factors: Factors, steps: Any) -> dict[str, Tensor]:
+        moved = Factors(factors.f_y.to(device), {name: factor.to(device) for name, factor in factors.f.items()})
+        return {name: x.cpu() for name, x in model.decode(moved, steps).items()}
+
+    return interpret(
+        forward,
+        decode,
+        run.data.predict_dataloader(),
+        run.data.corpus_record,
+        constant=_constant(run),
+        texts=_texts(run),
+        options=options,
+    )
+
+
+def _moved(batch: AffectBatch, device: torch.device) -> AffectBatch:
+    def move(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: part.to(device) for name, part in parts.items()}
+
+    return batch._replace(features=move(batch.features), lengths=move(batch.lengths), present=move(batch.present))
+
+
+def _on_cpu(output: MFMOutput) -> MFMOutput:
+    def move(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: part.cpu() for name, part in parts.items()}
+
+    return MFMOutput(
+        output.prediction.cpu(),
+        {},
+        Codes(output.codes.z_y.cpu(), move(output.codes.z)),
+        Factors(output.factors.f_y.cpu(), move(output.factors.f)),
+    )
+
+
+def _constant(run: LoadedRun) -> Tensor | None:
+    """The training split's median or most frequent class; of the interpreted split where the file has no other."""
+    data = run.data
+    if not data.labels or not data.output_dim:
+        return None
+    splits = data._data.splits
+    name = "train" if "train" in splits and len(splits["train"]) else data.predict_splits[0]
+    targets = decode_labels(splits[name], data.corpus_record, data.target, required=False, where=data.path)
+    seen = decode_labels(
+        splits[data.predict_splits[0]], data.corpus_record, data.target, required=False, where=data.path
+    )
+    if not targets.mask.any() or not seen.mask.any():
+        return None
+    return constant_prediction(data.corpus_record, torch.as_tensor(targets.values), torch.as_tensor(targets.mask))
+
+
+def _texts(run: LoadedRun) -> list[str] | None:
+    """Transcripts of the samples in the order of the split; None where a split of the file has none."""
+    names = run.data.predict_splits
+    texts: list[str] = []
+    for name in dict.fromkeys(names):
+        raw = run.data._data.splits[name].raw_text
+        if raw is None:
+            return None
+        texts.extend(raw[: names.count(name)])
+    return texts
+
+
+def _write(folder: Path, found: Interpretation, provenance: dict[str, Any]) -> None:
+    words = in_words(found)
+    figures = {"ratios": ratios_figure(found), "gradient_flow": flow_figure(found)}
+    contribution = contribution_figure(found)
+    if contribution is not None:
+        figures["contribution"] = contribution
+    for name, figure in figures.items():
+        save_figure(figure, folder / f"{name}.png")
+    write_table(folder / "interpretation.csv", found)
+    write_text(folder / "interpretation.txt", words)
+    write_json(folder / "interpretation.json", {**as_json(found), **provenance})
+    sys.stdout.write(words)
+
+
+def _provenance(run: LoadedRun, checkpoint: str) -> dict[str, Any]:
+    return {
+        "checkpoint": str(checkpoint),
+        "data": run.data.path,
+        "data_fingerprint": run.data.fingerprint,
+        "missing": "+".join(run.data.missing),
+        "corpus": run.data.corpus_name,
+        "model": type(run.module).__name__,
+        "command": os.environ.get("MFM_COMMAND", ""),
+        "versions": {name: version(name) for name in ("mfm-lightning", "torch", "lightning")},
+    }

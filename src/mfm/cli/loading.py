@@ -1,0 +1,98 @@
+"""A trained model with its data, for the commands that examine one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from mfm.callbacks.run_config import RunConfig
+from mfm.cli.explain import quiet_known_warnings
+from mfm.cli.training import MFMCLI
+from mfm.datamodules import AffectDataModule
+from mfm.errors import ConfigurationError, DataFormatError
+from mfm.modules.base import AffectModule
+
+_STRICT = {"exit_on_error": False, "allow_abbrev": False}
+_PASSED_ON = ("--data", "--config", "-c")
+
+
+class LoadedRun(NamedTuple):
+    """What a checkpoint describes.
+
+    Attributes:
+        module: The trained module in evaluation mode, on the CPU.
+        data: Its data module, set up for the split: `predict_dataloader()` goes through it in the file's order.
+        run_dir: Directory of the run.
+    """
+
+    module: AffectModule
+    data: AffectDataModule
+    run_dir: Path
+
+
+class _Loader(MFMCLI):
+    """The training commands' configuration of model and data, without running anything."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing: whoever loads a run goes on from here."""
+
+
+def load_run(checkpoint: str | None, overrides: list[str], *, split: str, command: str) -> LoadedRun:
+    """Build model and data from a checkpoint's recorded configuration, and load the weights.
+
+    Args:
+        checkpoint: `--ckpt_path`.
+        overrides: Further arguments as of `mfm test`: `--data.*` and `--config`.
+        split: `train`, `valid`, `test` or `all`.
+        command: The command, for messages.
+
+    Raises:
+        ConfigurationError: No checkpoint, an option that is none, or a checkpoint of another model.
+        DataFormatError: The file is not a checkpoint, or the data does not fit the model.
+    """
+    if checkpoint is None:
+        raise ConfigurationError(
+            f"{command} needs --ckpt_path: there is nothing to learn from an untrained model; "
+            "`mfm fit` prints the path of its best checkpoint"
+        )
+    for argument in overrides:
+        if argument.startswith("-") and argument.partition(".")[0].partition("=")[0] not in _PASSED_ON:
+            raise ConfigurationError(
+                f"unknown option {argument.partition('=')[0]!r}: besides those that `mfm {command} --help` lists, only "
+                "--data.* and --config are taken"
+            )
+    quiet_known_warnings()
+    quiet: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
+    cli = _Loader(
+        AffectModule,
+        AffectDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        save_config_callback=RunConfig,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        parser_kwargs={**_STRICT, **{name: dict(_STRICT) for name in MFMCLI.subcommands()}},
+        trainer_defaults={**quiet, "enable_model_summary": False, "use_distributed_sampler": False},
+        args=["predict", "--ckpt_path", checkpoint, "--split", split, *overrides],
+    )
+    _load_weights(cli.model, checkpoint)
+    cli.datamodule.setup("predict")
+    assert cli.run_dir is not None
+    return LoadedRun(cli.model.eval(), cli.datamodule, cli.run_dir)
+
+
+def _load_weights(module: AffectModule, checkpoint: str) -> None:
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    except OSError as error:
+        raise DataFormatError(f"--ckpt_path: cannot read {checkpoint}: {error.strerror or error}") from error
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:200]
+        raise ConfigurationError(
+            f"--ckpt_path: the weights in {checkpoint} are not those of the model that is configured ({first}); "
+            "give the configuration that it was trained with"
+        ) from error

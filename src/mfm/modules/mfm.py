@@ -9,9 +9,22 @@ from torch import Tensor
 
 from mfm.corpora import CORPORA
 from mfm.data.batch import AffectBatch
-from mfm.losses.objective import MFMObjective
+from mfm.errors import ConfigurationError, nearest
+from mfm.losses.objective import LossParts, MFMObjective
+from mfm.losses.surrogate import SurrogateObjective
 from mfm.models.mfm import MFM, MFMOutput
+from mfm.models.subsets import SubsetDistribution
+from mfm.models.surrogate import (
+    Surrogate,
+    generate,
+    infer,
+    infer_codes,
+    observed_modalities,
+    surrogate_codes,
+    surrogate_for,
+)
 from mfm.modules.base import AffectModule, Prediction, StepOutput
+from mfm.modules.initialisation import load_parts
 
 _Setting = TypeVar("_Setting")
 _STANDARD = frozenset(name for corpus in CORPORA.values() for file in corpus.files for name in file.dims)
@@ -61,6 +74,17 @@ class MFMModule(AffectModule):
         unbiased: Unbiased (U-statistic) instead of biased (V-statistic) estimate of the MMD.
         prediction_loss: Regression: `l1` (the paper's and the default), `mse` or `huber`; classes have cross-entropy.
         reconstruction_loss: `mse` (the paper's) or `l1`.
+        surrogate: Inference from whatever was observed, for samples that lack a modality: trained `joint`ly with the
+            model, or `posthoc` on the frozen model of `init_from`; null has none. Samples that have every modality
+            never go through it.
+        surrogate_subsets: What it is shown while training: `uniform` over all subsets, `per_size`, `empirical` (the
+            batch's own presence patterns), or weights: `{text+audio: 2, text: 1}`.
+        surrogate_weight: Weight of its loss.
+        surrogate_encoder: Its encoders: names and settings as for `encoder`.
+        surrogate_width: Width of its encoders' outputs.
+        surrogate_hidden: Width of its fusion.
+        surrogate_dropout: Dropout in its fusion, [0, 1).
+        init_from: Checkpoint of the trained model that `surrogate: posthoc` starts from; needed for training only.
         **kwargs: Optimisation and what the data decides; see `AffectModule`.
     """
 
@@ -86,6 +110,14 @@ class MFMModule(AffectModule):
         unbiased: bool = False,
         prediction_loss: str | None = None,
         reconstruction_loss: str = "mse",
+        surrogate: Literal["joint", "posthoc"] | None = None,
+        surrogate_subsets: str | dict[str, float] = "uniform",
+        surrogate_weight: float = 1.0,
+        surrogate_encoder: str | dict[str, Any] = "lstm",
+        surrogate_width: int | dict[str, int] = 64,
+        surrogate_hidden: int = 128,
+        surrogate_dropout: float = 0.0,
+        init_from: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -119,15 +151,71 @@ class MFMModule(AffectModule):
             prediction_loss=prediction_loss,
             reconstruction_loss=reconstruction_loss,
         )
+        self.surrogate_mode, self.init_from = surrogate, init_from
+        self._resumed = False
+        self.surrogate: Surrogate | None = None
+        _check_surrogate(surrogate, surrogate_weight, init_from)
+        if surrogate is not None:  # after everything else, so that the model starts as it would without
+            self.subsets = SubsetDistribution(surrogate_subsets, used)
+            self.surrogate_weight = surrogate_weight
+            self.surrogate_objective = SurrogateObjective(self.objective)
+            self.surrogate = surrogate_for(
+                self.model,
+                encoder=for_modalities(surrogate_encoder, used),
+                width=for_modalities(surrogate_width, used),
+                hidden=surrogate_hidden,
+                dropout=surrogate_dropout,
+            )
+        if surrogate == "posthoc":
+            self.model.requires_grad_(False)
 
+    # ------------------------------------------------------------------ fitting
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A run that goes on from its own checkpoint has the frozen model in there."""
+        self._resumed = True
+
+    def on_fit_start(self) -> None:
+        """As `AffectModule`; a frozen model comes with the statistics that it was trained with."""
+        if self.init_from is None:
+            super().on_fit_start()
+        elif not self._resumed:
+            load_parts(self, self.init_from, ("model", "normalizer"))
+
+    def train(self, mode: bool = True) -> MFMModule:
+        """As `nn.Module`, but a frozen model stays without dropout and noise: it is a target."""
+        super().train(mode)
+        if self.surrogate_mode == "posthoc":
+            self.model.eval()
+        return self
+
+    def selection_metric(self) -> tuple[str, Literal["min", "max"]]:
+        """The corpus' own; the loss after freezing, for the metric with all modalities does not move any more."""
+        return ("val/loss", "min") if self.surrogate_mode == "posthoc" else super().selection_metric()
+
+    # ---------------------------------------------------------------- inference
     def forward(self, batch: AffectBatch) -> tuple[MFMOutput, dict[str, Tensor]]:
         """Run the model on a batch in the file's units.
+
+        While training, the model alone; otherwise what is missing from a sample is inferred by the surrogate, if any.
 
         Returns:
             The model's output (reconstructions in normalised units) and the normalised features it saw.
         """
         features = self.normalizer(batch.features, batch.lengths)
-        return self.model(features, batch.lengths, batch.present), features
+        surrogate = None if self.training else self.surrogate
+        return infer(self.model, surrogate, features, batch.lengths, batch.present), features
+
+    def predict_label(self, batch: AffectBatch, *, surrogate: bool = True) -> Tensor:
+        """The head's raw output (B, output_dim) for a batch in the file's units, without decoding anything.
+
+        Args:
+            batch: The batch.
+            surrogate: Whether the surrogate, if any, infers what is missing; otherwise the model as it is does.
+        """
+        features = self.normalizer(batch.features, batch.lengths)
+        network = self.surrogate if surrogate else None
+        codes = infer_codes(self.model, network, features, batch.lengths, batch.present)
+        return self.model.predict(self.model.factorize(codes).f_y)
 
     def step(self, batch: AffectBatch) -> StepOutput:
         """Objective and prediction for one batch."""
@@ -143,7 +231,36 @@ class MFMModule(AffectModule):
             output.codes.z_y,
             output.codes.z,
         )
-        return StepOutput(parts.total, parts.parts, output.prediction)
+        # where evaluation takes modalities away there is no full encoder's code to compare with
+        if self.surrogate is None or (not self.training and self._data_option("missing", [])):
+            return StepOutput(parts.total, parts.parts, output.prediction)
+        added = self._surrogate_loss(self.surrogate, batch, features, output)
+        return StepOutput(
+            parts.total + self.surrogate_weight * added.total, {**parts.parts, **added.parts}, output.prediction
+        )
+
+    def _surrogate_loss(
+        self, surrogate: Surrogate, batch: AffectBatch, features: dict[str, Tensor], full: MFMOutput
+    ) -> LossParts:
+        """One pass of surrogate inference on subsets drawn for the batch."""
+        present = observed_modalities(self.model, batch.lengths, batch.present)
+        observed = self.subsets.draw(present)
+        codes = surrogate_codes(surrogate, full.codes, features, batch.lengths, observed)
+        inferred = generate(self.model, codes, features)
+        return self.surrogate_objective(
+            inferred.prediction,
+            batch.target,
+            batch.target_mask,
+            inferred.reconstruction,
+            features,
+            batch.lengths,
+            present,
+            observed,
+            codes.z_y,
+            codes.z,
+            full.codes.z_y,
+            full.codes.z,
+        )
 
     def predict_step(self, batch: AffectBatch, batch_idx: int) -> Prediction:
         """Predictions, codes and factors of one batch."""
@@ -155,4 +272,19 @@ class MFMModule(AffectModule):
             batch.target_mask,
             {"y": output.codes.z_y.float(), **{name: code.float() for name, code in output.codes.z.items()}},
             {"y": output.factors.f_y.float(), **{name: factor.float() for name, factor in output.factors.f.items()}},
+        )
+
+
+def _check_surrogate(mode: str | None, weight: float, init_from: str | None) -> None:
+    if mode not in (None, "joint", "posthoc"):
+        raise ConfigurationError(f"--model.surrogate is {mode!r}: {nearest(str(mode), ['joint', 'posthoc'])}")
+    if isinstance(weight, bool) or not 0 < weight < float("inf"):
+        raise ConfigurationError(f"--model.surrogate_weight is {weight!r}, but must be a number > 0")
+    if mode == "posthoc" and init_from is None:
+        raise ConfigurationError(
+            "--model.surrogate posthoc trains on a frozen model: give its checkpoint with --model.init_from"
+        )
+    if mode != "posthoc" and init_from is not None:
+        raise ConfigurationError(
+            "--model.init_from is the frozen model of --model.surrogate posthoc; set that, or drop --model.init_from"
         )

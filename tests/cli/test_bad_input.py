@@ -308,6 +308,13 @@ def test_a_metric_that_is_not_logged(option, good, capsys):
     assert "val/mae" in error
 
 
+def test_run_directory_that_is_taken(good, trained, capsys):
+    refused(capsys, fit_on(good, "--run_dir", trained.parents[1]), "resume it with", "last.ckpt", status=(2,))
+    Path("begun").mkdir()
+    Path("begun/config.yaml").touch()
+    refused(capsys, fit_on(good, "--run_dir", "begun"), "delete it", status=(2,))
+
+
 def test_run_directory_that_cannot_be_made(good, capsys):
     refused(capsys, fit_on(good, "--run_dir", good / "run"), "--run_dir", good / "run", status=(2,))
 

@@ -280,7 +280,13 @@ def test_mistakes_are_named(options, message):
 
 @pytest.mark.parametrize(
     ("dims", "output_dim", "message"),
-    [({}, 1, "no modality"), ({"a": 0}, 1, "is 0"), ({"": 2}, 1, "cannot be called ''"), ({"a": 2}, -1, "output_dim")],
+    [
+        ({}, 1, "no modality"),
+        ({"a": 0}, 1, "is 0"),
+        ({"": 2}, 1, "cannot be called ''"),
+        ({"y": 2}, 1, "cannot be called 'y'"),
+        ({"a": 2}, -1, "output_dim"),
+    ],
 )
 def test_impossible_models_are_refused(dims, output_dim, message):
     with pytest.raises(ConfigurationError, match=message):

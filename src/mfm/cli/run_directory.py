@@ -29,10 +29,9 @@ def new_run(given: str | None, corpus: str) -> Path:
         return Path(os.environ.get(_CLAIMED) or given or Path("runs", corpus)).resolve()
     path = None if given is None else Path(given).resolve()
     if path is not None and (path / CONFIG_FILE).exists():
-        raise ConfigurationError(
-            f"--run_dir {given} holds a run already: choose another directory, or resume it with "
-            f"mfm fit --ckpt_path {path / 'checkpoints' / 'last.ckpt'}"
-        )
+        last = path / "checkpoints" / "last.ckpt"
+        remedy = f"resume it with mfm fit --ckpt_path {last}" if last.is_file() else "delete it: it has no checkpoint"
+        raise ConfigurationError(f"--run_dir {given} holds a run already: choose another directory, or {remedy}")
     try:
         if path is None:
             path = _next_version(Path("runs").resolve() / corpus)

@@ -16,8 +16,8 @@ Value = TypeVar("Value")
 DEFAULT = "default"
 """Key of a per-modality option that stands for every modality not named beside it."""
 
-RESERVED = frozenset({"", "name", "z_y", DEFAULT})
-"""What a modality cannot be called: options per modality and parts of the loss use these keys otherwise."""
+RESERVED = frozenset({"", "name", "y", "z_y", DEFAULT})
+"""What a modality cannot be called: options per modality, parts of the loss and written codes use these keys."""
 
 
 class PerModality(nn.Module, Generic[Part]):

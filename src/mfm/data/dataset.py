@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from mfm.corpora import Corpus
 from mfm.data.collate import Sample
-from mfm.data.labels import decode_labels, empty_targets
+from mfm.data.labels import Targets, decode_labels, empty_targets
 from mfm.data.records import FloatArray, SplitData
 from mfm.data.statistics import FeatureStatistics, feature_statistics
 from mfm.errors import ConfigurationError, DataFormatError, nearest
@@ -89,6 +89,11 @@ class AffectDataset(Dataset[Sample]):
         self._offsets: dict[str, NDArray[np.int64]] = {}
         if in_memory or (in_memory is None and sum(sizes.values()) < _IN_MEMORY_BYTES):
             self._fill_cache()
+
+    @property
+    def used_targets(self) -> Targets:
+        """Labels and masks of the samples of this dataset, in its order."""
+        return Targets(self.targets.values[self._indices], self.targets.mask[self._indices])
 
     def _dim(self, name: str, dims: Mapping[str, int], where: str) -> int:
         if name in self.split.sequences:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -202,6 +203,18 @@ class AffectDataModule(LightningDataModule):
         parts = [self._dataset(name, evaluation=True, required=False) for name in chosen]
         self._datasets["predict"] = AffectConcat(parts)
         self._predict_splits = [name for name, part in zip(chosen, parts, strict=True) for _ in range(len(part))]
+
+    @property
+    def target_center(self) -> NDArray[np.float32] | None:
+        """Median of each training label, (K,), of a regression corpus; None for classes and before `setup("fit")`."""
+        train = self._datasets.get("train")
+        if self.corpus_record.task != "regression" or not self.labels or not isinstance(train, AffectDataset):
+            return None
+        values, mask = train.used_targets
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # a target without any label
+            center = np.nanmedian(np.where(mask, values, np.nan), axis=0)
+        return np.asarray(np.nan_to_num(center), dtype=np.float32)
 
     @property
     def predict_splits(self) -> list[str]:

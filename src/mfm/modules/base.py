@@ -101,20 +101,32 @@ class AffectModule(LightningModule):
         self.normalizer = Normalizer(feature_dims, clip_features)
         self.stage_metrics = {stage: metrics_for(self.corpus) for stage in ("val", "test")}
         self.stage_losses: dict[str, dict[str, MeanMetric]] = {"val": {}, "test": {}}
+        self._resumed = False
 
     @abstractmethod
     def step(self, batch: AffectBatch) -> StepOutput:
         """Loss, its parts and the prediction for one batch."""
 
     # ------------------------------------------------------------------ fitting
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A run that goes on has its weights: nothing is initialised again."""
+        self._resumed = True
+
+    def center_output(self, center: Tensor) -> None:
+        """Let predictions start at the training labels' median (K,): from 0, ratings in [1, 7] cost epochs to reach."""
+
     def on_fit_start(self) -> None:
-        """Take the training split's statistics from the data module; a resumed run has them in its checkpoint."""
+        """Take over what the data module knows of the training split."""
         statistics: Mapping[str, Any] | None = getattr(getattr(self.trainer, "datamodule", None), "statistics", None)
         if statistics:
             self.normalizer.set_statistics(
                 {name: torch.as_tensor(value.mean, dtype=torch.float32) for name, value in statistics.items()},
                 {name: torch.as_tensor(value.std, dtype=torch.float32) for name, value in statistics.items()},
             )
+
+        center = self._data_option("target_center", None)
+        if center is not None and not self._resumed:
+            self.center_output(torch.as_tensor(center))
 
     def training_step(self, batch: AffectBatch, batch_idx: int) -> Tensor:
         """One optimiser step."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from mfm.corpora import CORPORA
 from mfm.data.batch import AffectBatch
@@ -152,7 +153,6 @@ class MFMModule(AffectModule):
             reconstruction_loss=reconstruction_loss,
         )
         self.surrogate_mode, self.init_from = surrogate, init_from
-        self._resumed = False
         self.surrogate: Surrogate | None = None
         _check_surrogate(surrogate, surrogate_weight, init_from)
         if surrogate is not None:  # after everything else, so that the model starts as it would without
@@ -170,16 +170,19 @@ class MFMModule(AffectModule):
             self.model.requires_grad_(False)
 
     # ------------------------------------------------------------------ fitting
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A run that goes on from its own checkpoint has the frozen model in there."""
-        self._resumed = True
-
     def on_fit_start(self) -> None:
         """As `AffectModule`; a frozen model comes with the statistics that it was trained with."""
         if self.init_from is None:
             super().on_fit_start()
         elif not self._resumed:
             load_parts(self, self.init_from, ("model", "normalizer"))
+
+    @torch.no_grad()
+    def center_output(self, center: Tensor) -> None:
+        """Let the head's bias start at the labels' median."""
+        if self.model.head is not None:
+            bias = cast(nn.Linear, self.model.head[-1]).bias
+            bias.copy_(center.to(bias))
 
     def train(self, mode: bool = True) -> MFMModule:
         """As `nn.Module`, but a frozen model stays without dropout and noise: it is a target."""

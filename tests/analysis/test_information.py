@@ -68,8 +68,8 @@ def test_blocks_equal_the_whole(kernel):
     assert blocks.shared.value == pytest.approx(float((y * x).sum() / y.norm() / x.norm()), abs=1e-9)
     assert blocks.own.value == pytest.approx(float((i * x).sum() / i.norm() / x.norm()), abs=1e-9)
     assert blocks.permuted_samples == 40
-    assert "of 40 of them" in blocks.notes[0]
-    whole = information_ratio(*vectors, kernel=kernel, resamples=50, permutations=9)
+    assert "of 40 of them" in blocks.notes[-1]
+    whole = information_ratio(*vectors, kernel=kernel, resamples=50, permutations=99)
     assert whole.notes == ()
     # the bandwidth is of 40 samples there and of all here
     assert blocks.ratio == pytest.approx(whole.ratio, rel=0.1 if kernel == "rbf" else 1e-9)
@@ -145,6 +145,14 @@ def test_interval_covers_the_value_of_many_samples():
         one = information_ratio(*(part[start : start + 150] for part in everything), resamples=200, permutations=1)
         covered += one.low <= population <= one.high
     assert covered >= 16  # of 20 at 95 %
+
+
+def test_interval_is_open_where_the_own_factor_feeds_nothing():
+    f_y, f_i, _ = world(n=60, seed=0)
+    found = information_ratio(f_y, f_i, (3.0 * f_y[:, :1]).sin(), resamples=200, permutations=99)
+    assert found.own.p_value > 0.05
+    assert any("divides by next to nothing" in note for note in found.notes)
+    assert 0 < found.low < found.ratio < found.high == np.inf
 
 
 def test_seed_decides_and_the_global_generator_is_left_alone():

@@ -49,7 +49,7 @@ class InformationRatio:
         own: Dependence of F_ai and X^_i.
         ratio: The ratio; NaN where it is not defined (see `notes`).
         low: Lower end of the bootstrap interval.
-        high: Upper end.
+        high: Upper end; infinite where F_ai and X^_i may be independent.
         confidence: Coverage that the interval aims at.
         resamples: Bootstrap draws.
         permutations: Permutations behind each p-value.
@@ -167,10 +167,11 @@ def information_ratio(
     null = _permuted(small, permutations, generator)
     low, high = _interval(_measures(draws)[0], confidence)
     undefined = constant[_OWN] or constant[_REBUILT]
+    found_own = _dependence(own, null[1], undefined)
     return InformationRatio(
         samples=len(f_y),
         shared=_dependence(shared, null[0], constant[_SHARED] or constant[_REBUILT]),
-        own=_dependence(own, null[1], undefined),
+        own=found_own,
         ratio=math.nan if undefined else ratio,
         low=math.nan if undefined else low,
         high=math.nan if undefined else high,
@@ -180,7 +181,7 @@ def information_ratio(
         permuted_samples=len(few),
         kernel=kernel,
         bandwidths=(scales[0], scales[1], scales[2]) if kernel == "rbf" else None,
-        notes=_notes(constant, len(f_y), len(few)),
+        notes=_notes(constant, found_own.p_value, len(f_y), len(few)),
     )
 
 
@@ -246,12 +247,12 @@ def _centred(matrix: Tensor) -> Tensor:
 
 
 def _measures(sums: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Ratio, normalised HSIC of F_y and of F_ai, from (R, 5) sums."""
+    """Ratio, normalised HSIC of F_y and of F_ai, from (R, 5) sums; sums of a bootstrap draw can be below 0."""
     shared, own, of_y, of_i, of_x = sums.unbind(dim=1)
     tiny = torch.finfo(sums.dtype).tiny
     left = shared / (of_y * of_x).clamp(min=tiny).sqrt()
     right = own / (of_i * of_x).clamp(min=tiny).sqrt()
-    return left / right, left, right
+    return left.clamp(min=0.0) / right.clamp(min=0.0), left, right
 
 
 def _counts(resamples: int, count: int, generator: torch.Generator) -> Tensor:
@@ -309,15 +310,16 @@ def _dependence(value: float, null: Tensor, constant: bool) -> Dependence:
 
 
 def _interval(draws: Tensor, confidence: float) -> tuple[float, float]:
-    draws = draws[draws.isfinite()]
+    """Percentiles; outwards to a draw, for between a number and infinity there is none."""
+    draws = draws[~draws.isnan()]
     if not len(draws):
         return math.nan, math.nan
     tail = (1.0 - confidence) / 2.0
-    ends = torch.quantile(draws, torch.tensor([tail, 1.0 - tail], dtype=draws.dtype, device=draws.device))
-    return float(ends[0]), float(ends[1])
+    low = torch.quantile(draws, tail, interpolation="lower")
+    return float(low), float(torch.quantile(draws, 1.0 - tail, interpolation="higher"))
 
 
-def _notes(constant: list[bool], samples: int, permuted: int) -> tuple[str, ...]:
+def _notes(constant: list[bool], p_own: float, samples: int, permuted: int) -> tuple[str, ...]:
     notes = []
     if constant[_SHARED]:
         notes.append("F_y is the same for every sample: it tells nothing, and its dependence is 0 by definition.")
@@ -325,6 +327,8 @@ def _notes(constant: list[bool], samples: int, permuted: int) -> tuple[str, ...]
         notes.append("F_ai is the same for every sample: it tells nothing, and the ratio to it is not defined.")
     if constant[_REBUILT]:
         notes.append("The reconstruction is the same for every sample: nothing feeds it, and the ratio is not defined.")
+    if p_own > 0.05 and not (constant[_OWN] or constant[_REBUILT]):
+        notes.append("No dependence on F_ai could be shown (p > .05): the ratio divides by next to nothing.")
     if permuted < samples:
         notes.append(
             f"The values are of all {samples:,} samples; the median heuristic, the level of chance and the p-values "

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
@@ -53,8 +54,11 @@ def flow_figure(found: Interpretation) -> Figure:
     """Heat maps of a few segments, a row a modality, over words where steps are words.
 
     Each row is scaled to its own largest value, printed at its end: modalities differ in features and hence in size.
+    Colours are logarithmic where most steps are far below that, as with decoders that run freely.
     """
     segments = [one for one in found.segments if one.flow]
+    relative = [value / max(flow) for one in segments for flow in one.flow.values() for value in flow if max(flow) > 0]
+    norm = LogNorm(1e-4, 1.0) if relative and np.median(relative) < 0.1 else Normalize(0.0, 1.0)
     names = sorted({name for one in segments for name in one.flow})
     longest = max((len(flow) for one in segments for flow in one.flow.values()), default=1)
     worded = any(one.words for one in segments)
@@ -70,20 +74,27 @@ def flow_figure(found: Interpretation) -> Figure:
         axes.set_visible(False)
     image: AxesImage | None = None
     for axes, segment in zip(panels, segments, strict=False):
-        image = _heat_map(axes, segment, names, longest)
+        image = _heat_map(axes, segment, names, longest, norm)
     if image is not None:
-        figure.colorbar(image, ax=list(panels), shrink=0.6, pad=0.06 if longest < 30 else 0.04, label="relative")
+        figure.colorbar(
+            image,
+            ax=list(panels),
+            shrink=0.6,
+            pad=0.06 if longest < 30 else 0.04,
+            label="relative",
+            extend="min" if isinstance(norm, LogNorm) else "neither",
+        )
     return figure
 
 
-def _heat_map(axes: Axes, segment: Segment, names: Sequence[str], longest: int) -> AxesImage:
+def _heat_map(axes: Axes, segment: Segment, names: Sequence[str], longest: int, norm: Normalize) -> AxesImage:
     table = np.full((len(names), longest), np.nan)
     for row, name in enumerate(names):
         flow = np.asarray(segment.flow.get(name, []))
         peak = flow.max(initial=0.0)
-        table[row, : len(flow)] = flow / peak if peak > 0 else 0.0
+        table[row, : len(flow)] = np.maximum(flow / peak, 1e-12) if peak > 0 else 0.0
         axes.text(longest - 0.3, row, f"{peak:.2g}" if len(flow) else "absent", va="center", fontsize=7)
-    image = axes.imshow(table, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto", interpolation="nearest")
+    image = axes.imshow(table, cmap="Blues", norm=norm, aspect="auto", interpolation="nearest")
     axes.set_yticks(range(len(names)), list(names), fontsize=8, **_PLAIN)
     if segment.words:
         labels = [word if len(word) <= _LONGEST_LABEL else f"{word[: _LONGEST_LABEL - 1]}…" for word in segment.words]
@@ -145,7 +156,10 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[tuple[float, float,
             axes.text(place, 0.0, "not defined", ha="center", va="bottom", fontsize=8)
             continue
         axes.bar(place, value, 0.6, color=colour, alpha=0.85)
-        if np.isfinite(low) and np.isfinite(high):
+        if np.isposinf(high):
+            axes.vlines(place, low, 2 * value, color="black", linewidth=1.4, linestyle=":")
+            axes.annotate("∞", (place, 2 * value), (0, 1), textcoords="offset points", ha="center")
+        elif np.isfinite(low) and np.isfinite(high):
             # the percentile interval need not hold the estimate itself
             axes.vlines(place, low, high, color="black", linewidth=1.4)
             axes.hlines([low, high], place - 0.08, place + 0.08, color="black", linewidth=1.4)

@@ -13,6 +13,8 @@ from mfm.analysis.information import InformationRatio
 from mfm.analysis.interpretation import Interpretation
 from mfm.files import whole_file
 
+_STILL = 0.05  # deviations of the training data; an opinion, said wherever it is used
+_LEVEL = 0.05
 COLUMNS = ("analysis", "modality", "id", "step", "word", "value", "low", "high", "p_value")
 
 
@@ -92,7 +94,7 @@ def _information_in_words(found: Interpretation) -> Iterator[str]:
         )
         yield f"      X^ is {how}, with a deviation of {found.spread[name]:.2g} over samples"
         yield from (f"      {note}" for note in one.notes)
-    yield from _order(found.information)
+    yield from _order(found)
 
 
 def _dependence(one: InformationRatio, which: str) -> str:
@@ -100,21 +102,26 @@ def _dependence(one: InformationRatio, which: str) -> str:
     return f"{part.value:.3f} (chance {part.chance:.3f}, p = {part.p_value:.2g})"
 
 
-def _order(information: dict[str, InformationRatio]) -> Iterator[str]:
-    known = sorted((one.ratio, name) for name, one in information.items() if one.ratio == one.ratio)
-    if len(known) < 2:
-        return
-    (_, second), (_, first) = known[-2:]
-    apart = information[first].low > information[second].high
-    yield (
-        f"    F_y takes part most in rebuilding {first}, relative to the modality's own factor"
-        + (
+def _order(found: Interpretation) -> Iterator[str]:
+    information = found.information
+    still = [name for name in information if found.spread[name] < _STILL]
+    if still:
+        yield (
+            f"    The reconstruction of {', '.join(still)} hardly varies (deviation below {_STILL:g}): its decoder "
+            "gives little more than a mean, and r says what feeds the little."
+        )
+    known = sorted(
+        (one.ratio, name) for name, one in information.items() if one.ratio == one.ratio and name not in still
+    )
+    if len(known) > 1:
+        (_, second), (_, first) = known[-2:]
+        apart = information[first].low > information[second].high
+        yield f"    F_y takes part most in rebuilding {first}, relative to the modality's own factor" + (
             f"; its interval lies above that of {second}, the next."
             if apart
             else f", but its interval overlaps that of {second}: the order of the two is open."
         )
-    )
-    feeble = [name for name, one in information.items() if one.shared.p_value > 0.05]
+    feeble = [name for name, one in information.items() if one.shared.p_value > _LEVEL]
     if feeble:
         yield f"    No dependence on F_y could be shown for {', '.join(feeble)} (p > .05)."
 

@@ -1,0 +1,71 @@
+"""Training surrogates from the command line, jointly and on a frozen model."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from mfm.cli import main
+from mfm.data.synthetic import write_corpus
+
+SMALL = ("--config", "demo.yaml", "--model.surrogate_width", "8", "--model.surrogate_hidden", "8")
+FAST = ("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu")
+
+
+@pytest.fixture(scope="module")
+def corpus_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "mosi.pkl"
+    write_corpus("mosi", path, samples=(24, 12, 13), seed=3)
+    return path
+
+
+@pytest.fixture
+def workplace(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def fit(path, run_dir, *options):
+    assert main(["fit", *SMALL, "--data.path", str(path), "--run_dir", run_dir, *FAST, *options]) == 0
+    return f"{run_dir}/checkpoints/best.ckpt"
+
+
+def score(checkpoint, *options):
+    assert main(["test", "--ckpt_path", checkpoint, "--output", "s.json", *options]) == 0
+    return json.loads(Path("s.json").read_text())
+
+
+def state(checkpoint):
+    return torch.load(checkpoint, weights_only=True)["state_dict"]
+
+
+def test_joint_and_posthoc_from_the_command_line(corpus_file, workplace, capsys):
+    plain = fit(corpus_file, "plain")
+    joint = fit(corpus_file, "joint", "--model.surrogate", "joint", "--model.surrogate_subsets", "{text+audio: 1}")
+    assert any(name.startswith("surrogate.") for name in state(joint))
+    full, lacking = score(joint), score(joint, "--data.missing", "[text]")
+    assert "test/surrogate/reconstruction/text" in full
+    assert not any("surrogate" in name for name in lacking)  # nothing to compare with
+    assert lacking["test/mae"] != full["test/mae"]
+
+    moved = Path("moved.ckpt")
+    moved.write_bytes(Path(plain).read_bytes())
+    posthoc = fit(corpus_file, "posthoc", "--model.surrogate", "posthoc", "--model.init_from", str(moved))
+    moved.unlink()  # neither testing nor resuming needs it
+    before, after = state(plain), state(posthoc)
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert (
+        score(posthoc, "--data.missing", "[text]")["test/mae"] != score(plain, "--data.missing", "[text]")["test/mae"]
+    )
+    assert main(["fit", "--ckpt_path", "posthoc/checkpoints/last.ckpt", "--trainer.max_epochs", "2"]) == 0
+    resumed = state("posthoc/checkpoints/last.ckpt")
+    assert all(torch.equal(value, resumed[name]) for name, value in before.items())
+    assert any(not torch.equal(after[name], resumed[name]) for name in after if name.startswith("surrogate."))
+
+    capsys.readouterr()
+    wrong = ["--model.surrogate", "posthoc", "--model.init_from", plain, "--model.z_y", "5"]
+    assert main(["fit", *SMALL, "--data.path", str(corpus_file), *FAST, *wrong]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("mfm fit: --model.init_from")
+    assert "--config RUN/config.yaml" in error

@@ -1,0 +1,141 @@
+"""MFMModule with a surrogate: what is trained, what is frozen, and nothing changes without one."""
+
+import pytest
+import torch
+
+from mfm.data.batch import AffectBatch, without
+from mfm.errors import ConfigurationError, DataFormatError
+from mfm.modules import MFMModule
+
+DIMS = {"audio": 2, "text": 3, "vision": 2}
+SMALL = {
+    "corpus": "mosi",
+    "z_y": 4,
+    "z": 3,
+    "f_y": 4,
+    "f": 3,
+    "fusion": {"name": "concat_lstm", "hidden": 4},
+    "dropout_y": 0.5,
+}
+SURROGATE = {"surrogate_width": 4, "surrogate_hidden": 5}
+
+
+def batch(rows=6, steps=3):
+    generator = torch.Generator().manual_seed(1)
+    return AffectBatch(
+        {name: torch.randn(rows, steps, dim, generator=generator) for name, dim in DIMS.items()},
+        {name: torch.full((rows,), steps) for name in DIMS},
+        {name: torch.ones(rows, dtype=torch.bool) for name in DIMS},
+        torch.randn(rows, 1, generator=generator),
+        torch.ones(rows, 1, dtype=torch.bool),
+        [str(row) for row in range(rows)],
+    )
+
+
+def build(**options):
+    torch.manual_seed(0)
+    return MFMModule(feature_dims=DIMS, **SMALL, **options)
+
+
+def save(module, path):
+    torch.save({"state_dict": module.state_dict()}, path)
+    return str(path)
+
+
+def test_the_model_starts_and_predicts_as_without_a_surrogate():
+    plain, joint = build(), build(surrogate="joint", **SURROGATE)
+    shared = {name: value for name, value in joint.state_dict().items() if not name.startswith("surrogate.")}
+    assert shared.keys() == plain.state_dict().keys()
+    assert len(joint.state_dict()) > len(shared)
+    assert all(torch.equal(value, shared[name]) for name, value in plain.state_dict().items())
+    one, other = plain.eval().predict_step(batch(), 0), joint.eval().predict_step(batch(), 0)
+    assert torch.equal(one.prediction, other.prediction)
+    assert all(torch.equal(one.codes[name], other.codes[name]) for name in one.codes)
+
+
+def test_no_surrogate_draws_nothing_more():
+    states = []
+    for options in ({}, {"surrogate": None, "surrogate_subsets": "per_size", "surrogate_weight": 3.0}):
+        module = build(**options)
+        assert not any(name.startswith("surrogate") for name in module.state_dict())
+        torch.manual_seed(3)
+        loss = module.step(batch()).loss
+        states.append((loss.item(), torch.get_rng_state()))
+    assert states[0][0] == states[1][0]
+    assert torch.equal(states[0][1], states[1][1])
+
+
+@pytest.mark.parametrize("subsets", ["uniform", "per_size", "empirical", {"text+audio": 1.0}])
+def test_joint_training_reaches_every_parameter_in_every_step(subsets):
+    module = build(surrogate="joint", surrogate_subsets=subsets, **SURROGATE)
+    for given in (batch(), without(batch(), {"text": torch.ones(6, dtype=torch.bool)}), batch(1)):
+        module.zero_grad()
+        output = module.step(given)
+        output.loss.backward()
+        assert [name for name, p in module.named_parameters() if p.grad is None] == []
+        assert {"surrogate/latent", "surrogate/prediction", "surrogate/reconstruction/text"} <= output.parts.keys()
+
+
+def test_posthoc_training_moves_the_surrogate_alone(tmp_path):
+    path = save(build(), tmp_path / "m.ckpt")
+    module = build(surrogate="posthoc", init_from=path, **SURROGATE).train()
+    assert not module.model.training
+    assert module.surrogate.training
+    assert module.selection_metric() == ("val/loss", "min")
+    module.step(batch()).loss.backward()
+    frozen = {name for name, p in module.named_parameters() if not p.requires_grad}
+    assert frozen == {f"model.{name}" for name, _ in module.model.named_parameters()}
+    assert all((p.grad is None) == (name in frozen) for name, p in module.named_parameters())
+
+
+def test_evaluation_infers_and_training_does_not():
+    module = build(surrogate="joint", **SURROGATE)
+    gone = without(batch(), {"text": torch.ones(6, dtype=torch.bool)})
+    module.model.eval()  # no dropout in either
+    training = module(gone)[0].prediction
+    module.eval()
+    assert torch.equal(training, module.predict_label(gone, surrogate=False))
+    assert not torch.allclose(training, module.predict_label(gone))
+    torch.testing.assert_close(module(gone)[0].prediction, module.predict_label(gone))
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"surrogate": "jiont"}, "joint"),
+        ({"surrogate": "posthoc"}, "--model.init_from"),
+        ({"surrogate": "joint", "init_from": "x"}, "posthoc"),
+        ({"init_from": "x"}, "posthoc"),
+        ({"surrogate": "joint", "surrogate_weight": 0.0}, "surrogate_weight"),
+        ({"surrogate": "joint", "surrogate_subsets": "all"}, "uniform"),
+        ({"surrogate": "joint", "surrogate_encoder": "lstn"}, "lstm"),
+    ],
+)
+def test_options_that_cannot_be_used(options, sentence):
+    with pytest.raises(ConfigurationError, match=sentence):
+        build(**options)
+
+
+def test_a_checkpoint_that_does_not_fit_is_named(tmp_path):
+    path = tmp_path / "m.ckpt"
+    module = build(surrogate="posthoc", init_from=str(path), **SURROGATE)
+    with pytest.raises(ConfigurationError, match="no such file"):
+        module.on_fit_start()
+    path.write_bytes(b"no checkpoint")
+    with pytest.raises(DataFormatError, match="not a readable checkpoint"):
+        module.on_fit_start()
+    torch.save({"weights": 1}, path)
+    with pytest.raises(DataFormatError, match="holds no weights"):
+        module.on_fit_start()
+    other = MFMModule(feature_dims=DIMS, **{**SMALL, "z_y": 7})
+    save(other, path)
+    with pytest.raises(ConfigurationError, match=r"model\.factor_y.*shape \(4, 7\).*\(4, 4\)"):
+        module.on_fit_start()
+    save(MFMModule(feature_dims={**DIMS, "pose": 2}, **SMALL), path)
+    with pytest.raises(ConfigurationError, match="pose"):
+        module.on_fit_start()
+    good = build()
+    torch.nn.init.constant_(good.model.factor_y[0].bias, 0.25)
+    save(good, path)
+    module.on_fit_start()
+    assert all(torch.equal(value, module.model.state_dict()[name]) for name, value in good.model.state_dict().items())

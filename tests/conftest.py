@@ -37,6 +37,8 @@ def _process_left_as_found() -> Iterator[None]:
     torch.set_flush_denormal(False)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.INFO)  # what importing Lightning sets
+    logging.getLogger("mfm").handlers.clear()
+    logging.getLogger("mfm").setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

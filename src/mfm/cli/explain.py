@@ -126,8 +126,7 @@ def quiet_known_warnings() -> None:
     """Silence messages that a user can do nothing about; each line says whose they are. Show our own."""
     own = logging.getLogger("mfm")
     own.setLevel(logging.INFO)
-    if not own.handlers:
-        own.addHandler(logging.StreamHandler())
+    own.handlers[:] = [logging.StreamHandler()]  # of today's standard error, which a notebook or a test may replace
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # hardware lists and advertisements
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     # Lightning 2.6 calls what jsonargparse 4.53 deprecates (Lightning issue 21900)

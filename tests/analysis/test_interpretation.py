@@ -69,8 +69,9 @@ def run(corpus, *, options=None, constant=True, texts=None, names=NAMES, **kwarg
     )
 
 
-@pytest.mark.parametrize("corpus", [MOSI, YOUTUBE, IEMOCAP])
-@pytest.mark.parametrize("names", [NAMES, {"one": 4}, dict.fromkeys("abcd", 2)])
+@pytest.mark.parametrize(
+    ("corpus", "names"), [(MOSI, NAMES), (YOUTUBE, {"one": 4}), (IEMOCAP, dict.fromkeys("abcd", 2))]
+)
 def test_everything_is_written_for_any_modalities(tmp_path, corpus, names):
     metric = None if corpus is not IEMOCAP else "happy/acc"
     found = run(corpus, names=names, options=Options(resamples=20, permutations=19, segments=2, metric=metric))
@@ -150,6 +151,15 @@ def test_absent_modalities_take_no_part():
     assert any("3 samples have it" in note for note in few.notes)
     shown = run(MOSI, absent="smell", options=Options(ids=("video$_$0_0", "video$_$0_1"), resamples=5, permutations=5))
     assert [set(one.flow) for one in shown.segments] == [{"a$b_c$"}, {"a$b_c$", "smell"}]
+
+
+def test_no_segments_is_an_empty_figure(tmp_path):
+    found = run(MOSI, options=Options(resamples=0, permutations=1, segments=0))
+    assert found.segments == []
+    save_figure(flow_figure(found), tmp_path / "flow.png")
+    assert math.isnan(found.information["smell"].low)
+    save_figure(ratios_figure(found), tmp_path / "ratios.png")
+    assert "r = " in in_words(found)
 
 
 def test_subset_and_seed():

@@ -20,7 +20,7 @@ def fit(folder, corpus="mosi", samples=(24, 8, 13), name="run", config="demo.yam
     path = folder / f"{name}.pkl"
     write_corpus(corpus, path, samples=samples, seed=3)
     trainer = ("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
-    data = ("--config", config, "--data.path", str(path), "--run_dir", str(folder / name))
+    data = ("--config", config, "--data.path", str(path), "--data.max_lengths", "6", "--run_dir", str(folder / name))
     assert main(["fit", *data, *trainer]) == 0
     return path, folder / name / "checkpoints" / "best.ckpt"
 
@@ -119,6 +119,8 @@ def test_other_modalities_and_classes(tmp_path):
         (("--data.limt", "3"), "data.limit"),
         (("--trainer.max_epochs", "3"), "unknown option '--trainer.max_epochs'"),
         (("--permutations", "0"), "permutations is 0"),
+        (("--segments", "-1"), "segments is -1"),
+        (("--device", "abacus"), "--device 'abacus' cannot be used here"),
         (("--metric", "corr"), "'corr' is not defined for the constant prediction"),
     ],
 )

@@ -129,6 +129,8 @@ def interpret(
         ConfigurationError: An option that cannot be used, an unknown id, or a model without factors.
     """
     chosen = options or Options()
+    if chosen.segments < 0:
+        raise ConfigurationError(f"the number of segments is {chosen.segments}; it must be at least 0")
     check_hsic_kernel(chosen.kernel)  # at once, and not after minutes of passes over the data
     metric = _metric(corpus, chosen.metric) if constant is not None else ""
     found = collect(forward, decode, batches, chosen.summary, every_subset=constant is not None)

@@ -82,8 +82,9 @@ def main(arguments: list[str]) -> int:
         metric=given.metric,
         seed=given.seed,
     )
+    device = _device(given.device)
     run = load_run(given.ckpt_path, overrides, split=given.split, command="interpret")
-    found = _interpret(run, options, torch.device(given.device))
+    found = _interpret(run, options, device)
     folder = Path(given.output) if given.output else run.run_dir / _folder(given.split, run.data.missing)
     _write(folder, found, {"split": given.split, "options": asdict(options), **_provenance(run, given.ckpt_path)})
     sys.stdout.write(f"\n{os.path.relpath(folder / 'interpretation.json')}\n")
@@ -137,6 +138,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=d.seed, help="seed of all draws (0)")
     add("--device", default="cpu", help="where the model runs: cpu (default), cuda, ...")
     return parser
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (
+        RuntimeError,
+        AssertionError,
+    ) as error:  # torch's words for an unknown name, and for one it is not built for
+        first = str(error).partition("\n")[0].rstrip(".")
+        raise ConfigurationError(
+            f"--device {name!r} cannot be used here ({first}); give cpu, or leave it out"
+        ) from error
+    return device
 
 
 def _folder(split: str, missing: list[str]) -> str:

@@ -183,6 +183,7 @@ def test_nothing_is_replaced_unasked_and_other_files_are_refused(tmp_path):
     [
         ({"dims": {}}, "at least one modality"),
         ({"dims": {"text": 0}}, "D >= 1"),
+        ({"dims": {"y": 3}}, "cannot be called 'y'"),
         ({"depth": -1}, r"depth is -1, but must be in \[0, inf\)"),
         ({"noise": float("nan")}, "noise is nan"),
         ({"shortest": 0.0}, r"shortest is 0, but must be in \(0, 1\]"),

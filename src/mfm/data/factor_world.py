@@ -152,6 +152,10 @@ class FactorWorld:
     def __post_init__(self) -> None:
         if not self.dims or min(self.dims.values()) < 1:
             raise ConfigurationError(f"dims is {dict(self.dims)}; name at least one modality, each with D >= 1")
+        if "y" in self.dims:
+            raise ConfigurationError(
+                "a modality cannot be called 'y', the block of the label factor; choose another name"
+            )
         for option in ("depth", "nuisance", "dynamics", "noise", "disagreement", "label_noise"):
             _check(option, float(getattr(self, option)), 0.0, math.inf)
         _check("shortest", self.shortest, 0.0, 1.0, open_low=True, open_high=False)

@@ -187,7 +187,8 @@ def _information(found: Collected, options: Options) -> tuple[dict[str, Informat
             resamples=options.resamples,
             permutations=options.permutations,
             confidence=options.confidence,
-            dense=max(1000, min(options.samples or 0, 4000)),  # a subset that was asked for is computed exactly
+            # a subset that was asked for is permuted as a whole, as long as that takes less than minutes
+            dense=max(1000, min(options.samples or 0, 2000)),
             seed=options.seed,
         )
     if not information:

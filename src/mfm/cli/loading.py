@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,6 +65,7 @@ def load_run(checkpoint: str | None, overrides: list[str], *, split: str, comman
                 "--data.* and --config are taken"
             )
     quiet_known_warnings()
+    sys.path.append(str(Path.cwd()))  # a corpus or a model in the user's own file, as for the training commands
     quiet: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
     cli = _Loader(
         AffectModule,

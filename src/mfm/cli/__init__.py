@@ -22,6 +22,7 @@ Train and evaluate
 
 Understand
   interpret  which factor feeds which modality, where, and what each modality is worth
+  robustness what missing modalities, lost steps and noise cost
 
 Data
   data inspect   what a file is, and what is wrong with it
@@ -56,6 +57,12 @@ def _demo(arguments: list[str]) -> int:
     return run(arguments[1:])
 
 
+def _robustness(arguments: list[str]) -> int:
+    from mfm.cli.robustness import main as run
+
+    return run(arguments[1:])
+
+
 def _interpret(arguments: list[str]) -> int:
     from mfm.cli.interpret import main as run
 
@@ -78,6 +85,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     **dict.fromkeys(("fit", "validate", "test", "predict"), _training),
     "data": _data,
     "interpret": _interpret,
+    "robustness": _robustness,
     "demo": _demo,
     "configs": _configs,
     "parts": _parts,

@@ -1,0 +1,119 @@
+"""The figure of a robustness study: one panel a protocol, methods overlaid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mfm.analysis.robustness import PROTOCOLS, Row, Summary, summarise
+from mfm.models.subsets import Subset, subset_name
+
+# colour-blind safe (Paul Tol's "bright")
+COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
+GREY = "#777777"
+LABELS = {
+    "random": "rate of missing modalities",
+    "spans": "share of steps lost in one span",
+    "steps": "rate of lost steps",
+    "noise": "signal-to-noise ratio (dB)",
+}
+
+
+def robustness_figure(rows: Sequence[Row], metric: str, title: str) -> Figure:
+    """Draw a study.
+
+    In `subsets`, a point for each subset and method. In the others, thick lines with the central 95% of draws where all
+    modalities are hit jointly, one for each method, and thin lines of the first method where one alone is hit. What
+    needs no input is a dotted line.
+
+    Args:
+        rows: The evaluations.
+        metric: The metric to draw.
+        title: Title of the figure.
+    """
+    curves = summarise(rows)
+    protocols = [name for name in PROTOCOLS if any(curve["protocol"] == name for curve in curves)]
+    methods = list(dict.fromkeys(curve["method"] for curve in curves if curve["method"] != "constant"))
+    constant = next((curve["metrics"][metric].mean for curve in curves if curve["method"] == "constant"), None)
+    columns = min(3, len(protocols))
+    lines = -(-len(protocols) // columns)
+    figure = Figure(figsize=(max(5.2, 4.4 * columns), 3.9 * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    figure.suptitle(title)
+    for axes, protocol in zip(panels, protocols, strict=False):
+        own = [curve for curve in curves if curve["protocol"] == protocol and curve["method"] != "constant"]
+        (_subsets if protocol == "subsets" else _curves)(axes, own, methods, metric)
+        if constant is not None:
+            axes.axhline(constant, color=GREY, linestyle=":", linewidth=1.2, label="constant, without input", zorder=1)
+        axes.set(title=protocol, ylabel=metric)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=7)
+    for axes in panels[len(protocols) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _subsets(axes: Axes, curves: Sequence[dict[str, Any]], methods: Sequence[str], metric: str) -> None:
+    names: list[Subset] = list(dict.fromkeys(tuple(curve["observed"]) for curve in curves))
+    for index, method in enumerate(methods):
+        points = [
+            (names.index(tuple(curve["observed"])) + 0.12 * (index - (len(methods) - 1) / 2), _mean(curve, metric))
+            for curve in curves
+            if curve["method"] == method
+        ]
+        if points:
+            x, y = zip(*points, strict=True)
+            axes.plot(x, y, MARKERS[index % len(MARKERS)], color=_colour(index), markersize=5, label=method)
+    axes.set_xticks(range(len(names)), [subset_name(name) for name in names], rotation=35, ha="right", fontsize=8)
+    axes.set_xlabel("observed")
+
+
+def _curves(axes: Axes, curves: Sequence[dict[str, Any]], methods: Sequence[str], metric: str) -> None:
+    protocol = curves[0]["protocol"]
+    together = min(len(curve["observed"]) for curve in curves)
+    for index, method in enumerate(methods):
+        joint = [curve for curve in curves if curve["method"] == method and len(curve["observed"]) == together]
+        if together == 0 and joint:
+            _line(axes, joint, metric, f"{method}, all hit", color=_colour(index), linewidth=2.0)
+            levels = [curve["level"] for curve in joint]
+            found: list[Summary] = [curve["metrics"][metric] for curve in joint]
+            axes.fill_between(
+                levels,
+                [one.low for one in found],
+                [one.high for one in found],
+                color=_colour(index),
+                alpha=0.18,
+                linewidth=0,
+            )
+    everything = sorted({name for curve in curves for name in curve["observed"]})
+    first = next(curve["method"] for curve in curves)
+    for index, name in enumerate(everything):
+        alone = [
+            curve for curve in curves if curve["method"] == first and set(curve["observed"]) == set(everything) - {name}
+        ]
+        _line(axes, alone, metric, f"{first}, {name} hit", color=GREY, linewidth=1.1, linestyle=STYLES[index % 5])
+    axes.set_xlabel(LABELS[protocol])
+    if protocol == "noise":
+        axes.invert_xaxis()  # worse to the right, as in all panels
+
+
+def _line(axes: Axes, curves: Sequence[dict[str, Any]], metric: str, label: str, **style: Any) -> None:
+    if curves:
+        axes.plot(
+            [curve["level"] for curve in curves], [_mean(curve, metric) for curve in curves], label=label, **style
+        )
+
+
+def _mean(curve: dict[str, Any], metric: str) -> float:
+    found: Summary = curve["metrics"][metric]
+    return found.mean
+
+
+def _colour(index: int) -> str:
+    return COLOURS[index % len(COLOURS)]

@@ -289,14 +289,18 @@ def _linear_bootstrap(influence: Tensor, resamples: int, generator: torch.Genera
 
 def _permuted(kernels: list[Tensor], permutations: int, generator: torch.Generator) -> Tensor:
     """Normalised HSIC of F_y and F_ai with permuted X^_i, (2, P + 1); the first column is not permuted."""
-    of_y, of_i, of_x = kernels
-    found = []
+    of_y, of_i, of_x = (kernel.contiguous() for kernel in kernels)
+    found = of_x.new_zeros(2, permutations + 1)
+    # two buffers for all draws: fresh ones between small results leave holes in the heap, gigabytes in the end
+    rows, shuffled = torch.empty_like(of_x), torch.empty_like(of_x)
     for draw in range(permutations + 1):
-        order = torch.randperm(len(of_x), generator=generator).to(of_x.device) if draw else torch.arange(len(of_x))
-        shuffled = of_x[order][:, order]
-        found.append(torch.stack([(of_y * shuffled).sum(), (of_i * shuffled).sum()]))
+        order = torch.randperm(len(of_x), generator=generator) if draw else torch.arange(len(of_x))
+        order = order.to(of_x.device)
+        torch.index_select(torch.index_select(of_x, 0, order, out=rows), 1, order, out=shuffled)
+        found[0, draw] = torch.dot(of_y.view(-1), shuffled.view(-1))
+        found[1, draw] = torch.dot(of_i.view(-1), shuffled.view(-1))
     norms = torch.stack([of_y.norm(), of_i.norm()]) * of_x.norm()
-    null: Tensor = torch.stack(found, dim=1) / norms.clamp(min=torch.finfo(norms.dtype).tiny)[:, None]
+    null: Tensor = found / norms.clamp(min=torch.finfo(norms.dtype).tiny)[:, None]
     return null
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from mfm.data.batch import AffectBatch, draw_absent
 from mfm.errors import ConfigurationError, nearest
 from mfm.files import whole_file
 from mfm.metrics.conventions import Definition
+from mfm.metrics.functional import UndefinedMetricWarning
 from mfm.models.subsets import Subset, all_subsets, subset_name
 
 PROTOCOLS = ("subsets", "random", "spans", "steps", "noise")
@@ -192,11 +194,13 @@ class RobustnessStudy:
         return self._by_subset[key]
 
     def score(self, prediction: Tensor) -> dict[str, float]:
-        """Every metric of (N, output_dim) predictions."""
-        return {
-            name: float(definition.score(prediction.double(), self.target, self.mask))
-            for name, definition in self.definitions.items()
-        }
+        """Every metric of (N, output_dim) predictions; NaN where it is undefined."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UndefinedMetricWarning)  # a constant has no correlation, and NaN says so
+            return {
+                name: float(definition.score(prediction.double(), self.target, self.mask))
+                for name, definition in self.definitions.items()
+            }
 
     # -------------------------------------------------------------------------------------------------- protocols
     def _subsets(self, subsets: Sequence[Subset] | None) -> Iterator[Row]:

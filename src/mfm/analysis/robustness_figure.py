@@ -29,7 +29,7 @@ def robustness_figure(rows: Sequence[Row], metric: str, title: str) -> Figure:
 
     In `subsets`, a point for each subset and method. In the others, thick lines with the central 95% of draws where all
     modalities are hit jointly, one for each method, and thin lines of the first method where one alone is hit. What
-    needs no input is a dotted line.
+    needs no input is a thin black line.
 
     Args:
         rows: The evaluations.
@@ -49,11 +49,11 @@ def robustness_figure(rows: Sequence[Row], metric: str, title: str) -> Figure:
         own = [curve for curve in curves if curve["protocol"] == protocol and curve["method"] != "constant"]
         (_subsets if protocol == "subsets" else _curves)(axes, own, methods, metric)
         if constant is not None:
-            axes.axhline(constant, color=GREY, linestyle=":", linewidth=1.2, label="constant, without input", zorder=1)
+            axes.axhline(constant, color="black", linewidth=0.8, label="constant, without input", zorder=1)
         axes.set(title=protocol, ylabel=metric)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
-        axes.legend(frameon=False, fontsize=7)
+        axes.legend(framealpha=0.85, edgecolor="none", fontsize=7)
     for axes in panels[len(protocols) :]:
         axes.set_visible(False)
     return figure

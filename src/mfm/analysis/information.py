@@ -200,20 +200,20 @@ def kernel_products(vectors: list[Tensor], scales: list[float], kernel: str, mem
     count = len(vectors[0])
     rows = max(1, memory // (8 * vectors[0].element_size() * count))
     blocks = torch.split(torch.arange(count, device=vectors[0].device), rows)
-    means = torch.stack(
-        [
-            torch.cat([kernel_matrix(one[block], one, kernel, scale).mean(dim=1) for block in blocks])
-            for one, scale in zip(vectors, scales, strict=True)
-        ]
-    )
-    shares = []
+    # results are written in place: small ones kept between large temporary ones leave holes in the heap
+    means = vectors[0].new_empty(len(vectors), count)
+    shares = vectors[0].new_empty(len(_PAIRS), count)
+    for block in blocks:
+        for mean, one, scale in zip(means, vectors, scales, strict=True):
+            mean[block] = kernel_matrix(one[block], one, kernel, scale).mean(dim=1)
     for block in blocks:
         centred = [
             kernel_matrix(one[block], one, kernel, scale).sub_(mean[block, None]).sub_(mean).add_(mean.mean())
             for one, scale, mean in zip(vectors, scales, means, strict=True)
         ]
-        shares.append(torch.stack([torch.linalg.vecdot(centred[a], centred[b]) for a, b in _PAIRS]))
-    return torch.cat(shares, dim=1)
+        for share, (a, b) in zip(shares, _PAIRS, strict=True):
+            share[block] = torch.linalg.vecdot(centred[a], centred[b])
+    return shares
 
 
 def _check(kernel: str, bandwidth: float, resamples: int, permutations: int, confidence: float, dense: int) -> None:
@@ -280,11 +280,12 @@ def _bootstrap(kernels: list[Tensor], resamples: int, generator: torch.Generator
 
 def _linear_bootstrap(influence: Tensor, resamples: int, generator: torch.Generator, chunk: int = 16) -> Tensor:
     """As `_bootstrap` to first order in the counts, from each sample's influence."""
-    count, parts = influence.shape[1], []
+    count = influence.shape[1]
+    sums = influence.new_empty(resamples, len(_PAIRS))
     for start in range(0, resamples, chunk):  # R x N counts at once would be most of the memory
         weights = _counts(min(chunk, resamples - start), count, generator).to(influence.device)
-        parts.append(influence.sum(dim=1) + 2.0 * (weights - 1.0) @ influence.t())
-    return torch.cat(parts) if parts else influence.new_zeros(0, len(_PAIRS))
+        sums[start : start + len(weights)] = influence.sum(dim=1) + 2.0 * (weights - 1.0) @ influence.t()
+    return sums
 
 
 def _permuted(kernels: list[Tensor], permutations: int, generator: torch.Generator) -> Tensor:

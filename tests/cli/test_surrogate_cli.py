@@ -1,6 +1,8 @@
 """Training surrogates from the command line, jointly and on a frozen model."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,36 @@ def test_joint_and_posthoc_from_the_command_line(corpus_file, workplace, capsys)
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("mfm fit: --model.init_from")
     assert "--config RUN/config.yaml" in error
+
+
+def test_resumed_training_equals_uninterrupted_training(corpus_file, workplace):
+    options = ("--model.surrogate", "joint", "--model.surrogate_dropout", "0.3", "--data.missing_rate", "0.2")
+    fit(corpus_file, "whole", *options, "--trainer.max_epochs", "2")
+    fit(corpus_file, "cut", *options)
+    assert main(["fit", "--ckpt_path", "cut/checkpoints/last.ckpt", "--trainer.max_epochs", "2"]) == 0
+    whole, cut = (state(f"{run}/checkpoints/last.ckpt") for run in ("whole", "cut"))
+    assert all(torch.equal(value, cut[name]) for name, value in whole.items())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["joint", "posthoc"])
+def test_training_on_two_processes(mode, corpus_file, workplace):
+    start = []
+    if mode == "posthoc":
+        start = ["--model.init_from", fit(corpus_file, "plain")]
+    command = [
+        sys.executable,
+        "-m",
+        "mfm",
+        "fit",
+        *SMALL,
+        "--config",
+        "ddp.yaml",
+        "--data.path",
+        str(corpus_file),
+        *FAST,
+    ]
+    command += ["--run_dir", "two", "--model.surrogate", mode, *start]
+    finished = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    assert any(name.startswith("surrogate.") for name in state("two/checkpoints/best.ckpt"))

@@ -41,7 +41,7 @@ SUITES = {
     "mosi_context": Suite("mosi.yaml", "mosi/context_aligned_10.pkl", ("text", "audio", "vision")),
     "mosi_words": Suite("mosi.yaml", "mosi/words_50.pkl"),
     "mmmo": Suite("mmmo.yaml", "mfn/mmmo"),
-    "pom": Suite("pom.yaml", "mfn/pom", monitor="val/mae_mean"),
+    "pom": Suite("pom.yaml", "mfn/pom", monitor="val/corr_mean"),
     "youtube": Suite("youtube.yaml", "mfn/youtube", monitor="val/acc"),
 }
 

@@ -55,7 +55,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "rbf_joint": {"mmd_on": "joint"},
     "joint_small_zy": {"mmd_on": "joint", "z_y": 2},
     "joint_independence": {"mmd_on": "joint", "weight_independence": 1.0},
-    "ours": {"mmd_on": "joint", "weight_independence": 1.0, "code_noise": 0.5},
+    "noise_independence": {"mmd_on": "joint", "weight_independence": 1.0, "code_noise": 0.5},
+    "ours": {"mmd_on": "joint", "weight_independence": 2.0, "code_noise": 0.5, "z_y": 2},
 }
 WORLDS: dict[str, dict[str, Any]] = {
     "easy": {},

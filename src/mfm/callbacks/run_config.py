@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,11 @@ class RunConfig(SaveConfigCallback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the configuration into the checkpoint."""
         self._resolve(trainer)
-        checkpoint[CHECKPOINT_KEY] = yaml.safe_dump(self.full, sort_keys=False)
+        recorded = copy.deepcopy(self.full)
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger) and logger.version is not None:
+                _continue_wandb_run(recorded.get("trainer", {}).get("logger"), str(logger.version))
+        checkpoint[CHECKPOINT_KEY] = yaml.safe_dump(recorded, sort_keys=False)
 
     def _resolve(self, trainer: Trainer) -> None:
         """Record what the data module found: where the file is, and the dimensions the model was built for."""
@@ -72,3 +77,10 @@ class RunConfig(SaveConfigCallback):
         if corpus:
             run.define_metric(corpus.monitor, summary=corpus.mode)
         run.define_metric("val/loss", summary="min")
+
+
+def _continue_wandb_run(loggers: Any, run_id: str) -> None:
+    """Let a run that goes on from this checkpoint go on in W&B as well; `config.yaml` still describes a new one."""
+    for logger in loggers if isinstance(loggers, list) else [loggers]:
+        if isinstance(logger, dict) and str(logger.get("class_path")).endswith("WandbLogger"):
+            logger["init_args"] = {**(logger.get("init_args") or {}), "id": run_id, "resume": "allow"}

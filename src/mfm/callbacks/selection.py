@@ -25,7 +25,6 @@ class BestCheckpoint(ModelCheckpoint):
         mode: Whether `monitor` is better small (`min`) or large (`max`).
         save_top_k: How many of the best epochs to keep; with more than 1, files carry the epoch's number.
         every_n_epochs: Epochs between checkpoints.
-        save_weights_only: Leave optimiser states out; such a run cannot be resumed.
     """
 
     def __init__(
@@ -34,7 +33,6 @@ class BestCheckpoint(ModelCheckpoint):
         mode: Literal["min", "max"] = "min",
         save_top_k: int = 1,
         every_n_epochs: int = 1,
-        save_weights_only: bool = False,
     ) -> None:
         super().__init__(
             monitor=monitor,
@@ -44,7 +42,6 @@ class BestCheckpoint(ModelCheckpoint):
             save_last=True,
             save_top_k=save_top_k,
             every_n_epochs=every_n_epochs,
-            save_weights_only=save_weights_only,
             # after validation and everything else of the epoch, so that a resumed run starts at a clean boundary
             save_on_train_epoch_end=True,
             enable_version_counter=False,
@@ -56,6 +53,13 @@ class BestCheckpoint(ModelCheckpoint):
             self.monitor, self.mode = selection_metric(pl_module)
             self.kth_value = torch.tensor(float("inf") if self.mode == "min" else float("-inf"))
         super().setup(trainer, pl_module, stage)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last epoch whether or not it was the best: Lightning's `save_last` copies only what it saved."""
+        super().on_train_epoch_end(trainer, pl_module)
+        due = (trainer.current_epoch + 1) % self._every_n_epochs == 0
+        if due and not self._should_skip_saving_checkpoint(trainer):  # skipped where this step is saved already
+            self._save_last_checkpoint(trainer, self._monitor_candidates(trainer))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the state of a run whose directory may have moved since."""

@@ -48,7 +48,7 @@ def report_scores(cli: MFMCLI, stage: str) -> None:
     values = {name: float(value) for name, value in sorted(cli.trainer.callback_metrics.items())}
     config = cli.config[cli.subcommand]
     missing = cli.datamodule.missing or []
-    path = config.get("output") or Path(str(cli.run_dir)) / f"metrics_{stage}{_suffix(missing)}.json"
+    path = config.get("output") or Path(str(cli.run_dir)) / f"metrics_{stage}{_suffix(cli)}.json"
     collected = cli.collector.collected
     extra = {"split": "test" if stage == "test" else "valid", "samples": len(collected.ids) if collected else 0}
     write_json(path, {**values, **extra, **_provenance(cli, config["ckpt_path"]), "missing": "+".join(missing)})
@@ -78,7 +78,7 @@ def write_predict_outputs(cli: MFMCLI) -> None:
     if output is None:
         raise DataFormatError(f"{cli.datamodule.path}: nothing to predict, the split is empty")
     splits = cli.datamodule.predict_splits
-    path = config.get("output") or Path(str(cli.run_dir)) / "predictions.csv"
+    path = config.get("output") or Path(str(cli.run_dir)) / f"predictions{_suffix(cli)}.csv"
     out = _console()
     prediction = output.prediction
     trained_with = (cli.recorded or {}).get("data", {}).get("init_args", {})
@@ -98,8 +98,20 @@ def write_predict_outputs(cli: MFMCLI) -> None:
     out.print(f"{len(output.ids)} predictions in {os.path.relpath(path)}", soft_wrap=True, highlight=False)
 
 
-def _suffix(missing: list[str]) -> str:
-    return f"_without_{'_'.join(missing)}" if missing else ""
+def _suffix(cli: MFMCLI) -> str:
+    """What tells this evaluation from the plain one (best epoch, the run's own file), whose results it must leave."""
+    config = cli.config[cli.subcommand]
+    recorded = (cli.recorded or {}).get("data", {}).get("init_args", {})
+    epoch, data = Path(config["ckpt_path"]).stem, cli.datamodule
+    parts = [] if epoch == "best" else [epoch]
+    if recorded and Path(data.path).resolve() != Path(recorded["path"]):
+        parts += ["on", Path(data.path).stem]
+    if data.limit != recorded.get("limit"):
+        parts += ["limit", str(data.limit)]
+    if cli.subcommand == "predict" and data.predict_split != "test":
+        parts.append(data.predict_split)
+    parts += ["without", *data.missing] if data.missing else []
+    return "".join(f"_{part}" for part in parts)
 
 
 def _provenance(cli: MFMCLI, checkpoint: str) -> dict[str, Any]:

@@ -57,6 +57,10 @@ class MFMCLI(LightningCLI):
         }
 
     # ---------------------------------------------------------------- arguments
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The seed, with a help that is true."""
+        parser.add_argument("--seed_everything", type=bool | int, default=self.seed_everything_default, help=_SEED_HELP)
+
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """What the data knows and the model needs; selection and stopping as options of their own."""
         parser.link_arguments("seed_everything", "data.init_args.seed", compute_fn=int)
@@ -246,6 +250,7 @@ _NEEDS_CHECKPOINT = (
     "{} needs --ckpt_path: scoring an untrained model would mean nothing; "
     "`mfm fit` prints the path of its best checkpoint"
 )
+_SEED_HELP = "Seed of initial weights, dropout, prior draws and the order of samples; false leaves torch unseeded."
 _RUN_DIR_HELP = (
     "Directory of the run; a new one under runs/<corpus>/ by default, and the checkpoint's own when resuming."
 )
@@ -296,7 +301,7 @@ def _has_config(arguments: list[str]) -> bool:
 
 
 def _is_help(arguments: list[str]) -> bool:
-    return any(argument in ("-h", "--help", "--print_config") or argument.endswith(".help") for argument in arguments)
+    return any(argument in ("-h", "--help") or argument.endswith(".help") for argument in arguments)
 
 
 def _with_whole_file_checkpoints(settings: Any) -> list[Any] | None:

@@ -187,6 +187,7 @@ class AffectDataModule(LightningDataModule):
                     f"{self.path} has no modality {name!r} to train with; --data.missing takes modalities away at "
                     "evaluation only: leave it out with --data.modalities"
                 )
+        self._split("valid")  # told before anything is computed
         train = self._prepare("train")
         if self.normalize == "standard" and self.statistics is None:
             self.statistics = train.statistics()

@@ -4,7 +4,7 @@
 computes them all over a stage and any number of processes, `NamedMetric` one of them.
 """
 
-from mfm.metrics.classes import CorpusMetrics, NamedMetric
+from mfm.metrics.classes import CorpusMetrics, NamedMetric, WeightedMean
 from mfm.metrics.collection import describe, metrics_for
 from mfm.metrics.conventions import CONVENTIONS, Definition, convention, definitions_for, each_target
 from mfm.metrics.functional import UndefinedMetricWarning
@@ -15,6 +15,7 @@ __all__ = [
     "Definition",
     "NamedMetric",
     "UndefinedMetricWarning",
+    "WeightedMean",
     "convention",
     "definitions_for",
     "describe",

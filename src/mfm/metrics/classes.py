@@ -142,6 +142,42 @@ class CorpusMetrics(StoredPredictions):
         return {name: one.score(*stored).to(self.device, real) for name, one in self.definitions.items()}
 
 
+class WeightedMean(Metric):
+    """Mean of batch values weighted by what each is a mean over, across all batches and processes.
+
+    A NaN makes it NaN. (torchmetrics' `MeanMetric` leaves NaN out, or, with `nan_strategy="disable"`, the weights.)
+
+    >>> import torch
+    >>> mean = WeightedMean()
+    >>> mean.update(torch.tensor(1.0), 3)
+    >>> mean.update(torch.tensor(2.0), 1)
+    >>> mean.compute()
+    tensor(1.2500, dtype=torch.float64)
+    """
+
+    is_differentiable = False
+    higher_is_better = None
+    full_state_update = False
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        for state in ("total", "weight"):
+            self.add_state(state, default=torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, value: Tensor, weight: Tensor | float) -> None:
+        """Add a batch: its value (a scalar) and its weight (>= 0; 0 leaves the batch out)."""
+        real = _real(value.device)
+        share = torch.as_tensor(weight, dtype=real, device=value.device)
+        self.total = self.total.to(real) + torch.where(share > 0, value.detach().to(real) * share, 0.0)
+        self.weight = self.weight.to(real) + share
+
+    def compute(self) -> Tensor:
+        """The mean, NaN where all weights are 0."""
+        return self.total / self.weight
+
+
 class NamedMetric(StoredPredictions):
     """One metric of a corpus, for `self.log("val/mae", metric)` and wherever a single number is wanted.
 

@@ -9,12 +9,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
-from torchmetrics import MeanMetric
 
 from mfm.corpora import get_corpus
 from mfm.data.batch import AffectBatch
 from mfm.errors import ConfigurationError
-from mfm.metrics import metrics_for
+from mfm.metrics import WeightedMean, metrics_for
 from mfm.models.normalization import Normalizer
 from mfm.modules.optimisation import build_optimizer, build_schedule, check_optimisation, decay_groups
 
@@ -100,7 +99,7 @@ class AffectModule(LightningModule):
         self.schedule_spec, self.warmup_steps = schedule, warmup_steps
         self.normalizer = Normalizer(feature_dims, clip_features)
         self.stage_metrics = {stage: metrics_for(self.corpus) for stage in ("val", "test")}
-        self.stage_losses: dict[str, dict[str, MeanMetric]] = {"val": {}, "test": {}}
+        self.stage_losses: dict[str, dict[str, WeightedMean]] = {"val": {}, "test": {}}
         self._resumed = False
 
     @abstractmethod
@@ -118,7 +117,7 @@ class AffectModule(LightningModule):
     def on_fit_start(self) -> None:
         """Take over what the data module knows of the training split."""
         statistics: Mapping[str, Any] | None = getattr(getattr(self.trainer, "datamodule", None), "statistics", None)
-        if statistics:
+        if statistics and not self._resumed:
             self.normalizer.set_statistics(
                 {name: torch.as_tensor(value.mean, dtype=torch.float32) for name, value in statistics.items()},
                 {name: torch.as_tensor(value.std, dtype=torch.float32) for name, value in statistics.items()},
@@ -186,10 +185,12 @@ class AffectModule(LightningModule):
             output = self.step(batch)
         # Lightning's own mean over processes divides by a batch size rounded down to an integer
         gone = {f"{stage}/reconstruction/{name}" for name in self._data_option("missing", [])}
+        weights = _averaged_over(batch)
         for name, value in _named_losses(stage, output).items():
             if name in gone:  # nothing to compare with, and 0 would look like a perfect one
                 continue
-            self.stage_losses[stage].setdefault(name, _mean()).to(self.device).update(value, len(batch.ids))
+            weight = weights.get(name.partition("/")[2], len(batch.ids))
+            self.stage_losses[stage].setdefault(name, WeightedMean()).to(self.device).update(value, weight)
         prediction = output.prediction.detach().float()
         if prediction.shape[1] and self._labelled():
             self.stage_metrics[stage].to(self.device).update(prediction, batch.target, batch.target_mask)
@@ -213,12 +214,16 @@ class AffectModule(LightningModule):
             )
 
 
-def _mean() -> MeanMetric:
-    """A mean that a NaN makes NaN; by default torchmetrics leaves NaN out, and waits for the device to look for it."""
-    return MeanMetric(nan_strategy="disable")
-
-
 def _named_losses(stage: str, output: StepOutput) -> dict[str, Tensor]:
     """The loss and its parts under the names they are logged by."""
     named = {f"{stage}/loss": output.loss, **{f"{stage}/{name}": part for name, part in output.parts.items()}}
     return {name: value.detach() for name, value in named.items()}
+
+
+def _averaged_over(batch: AffectBatch) -> dict[str, Tensor]:
+    """Part of the loss -> what its batch value is a mean over, so that the mean over batches is that over the split.
+
+    The whole objective and MMD have no such number: MMD is a property of a batch, and their means are over samples.
+    """
+    steps = {f"reconstruction/{name}": lengths.sum() for name, lengths in batch.lengths.items()}
+    return {"prediction": batch.target_mask.sum(), **steps}

@@ -21,8 +21,9 @@ Train and evaluate
   predict    predictions and factors:  mfm predict --ckpt_path RUN/checkpoints/best.ckpt --output p.csv --factors f.h5
 
 Understand
-  interpret  which factor feeds which modality, where, and what each modality is worth
-  robustness what missing modalities, lost steps and noise cost
+  interpret    which factor feeds which modality, where, and what each modality is worth
+  robustness   what missing modalities, lost steps and noise cost
+  reconstruct  a missing modality from the others, in the file's units
 
 Data
   data inspect   what a file is, and what is wrong with it
@@ -57,6 +58,12 @@ def _demo(arguments: list[str]) -> int:
     return run(arguments[1:])
 
 
+def _reconstruct(arguments: list[str]) -> int:
+    from mfm.cli.reconstruct import main as run
+
+    return run(arguments[1:])
+
+
 def _robustness(arguments: list[str]) -> int:
     from mfm.cli.robustness import main as run
 
@@ -86,6 +93,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "data": _data,
     "interpret": _interpret,
     "robustness": _robustness,
+    "reconstruct": _reconstruct,
     "demo": _demo,
     "configs": _configs,
     "parts": _parts,

@@ -69,7 +69,8 @@ class MFMModule(AffectModule):
         weight_reconstruction: Weight of each modality's reconstruction loss (lambda_i).
         weight_mmd: Weight of MMD(Q(Z), P(Z)) (lambda).
         weight_independence: Weight of the normalised HSIC between Z_y and each Z_i, which keeps the label out of the
-            Z_i; the paper has none. 1 together with `weight_mmd: 10` and `code_noise: 0.5` separates the factors.
+            Z_i; the paper has none. 1 together with `weight_mmd: 10`, `code_noise: 0.5` and a `z_y` as wide as the
+            label separates factors (`factors.yaml`); with much more, the block that sees the label first keeps it.
         kernel: Kernel of the MMD: `rbf` (several scales), `imq`, or `original` (the authors', nearly flat).
         mmd_on: MMD on the `joint` Z, as the paper's objective says, or on its `marginals`, as the authors' code does.
         unbiased: Unbiased (U-statistic) instead of biased (V-statistic) estimate of the MMD.

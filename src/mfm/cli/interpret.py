@@ -15,14 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfm.analysis.contribution import constant_prediction
 from mfm.analysis.figures import save_figure
 from mfm.analysis.interpretation import Interpretation, Options, interpret
 from mfm.analysis.interpretation_figures import contribution_figure, flow_figure, ratios_figure
 from mfm.analysis.interpretation_report import as_json, in_words, write_table
-from mfm.cli.loading import LoadedRun, load_run
+from mfm.cli.loading import LoadedRun, constant_of, load_run, moved
 from mfm.data.batch import AffectBatch
-from mfm.data.labels import decode_labels
 from mfm.errors import ConfigurationError
 from mfm.files import write_json, write_text
 from mfm.models.mfm import MFM, Codes, Factors, MFMOutput
@@ -170,7 +168,7 @@ def _interpret(run: LoadedRun, options: Options, device: torch.device) -> Interp
     run.module.to(device)
 
     def forward(batch: AffectBatch) -> MFMOutput:
-        output, _ = run.module(_moved(batch, device))
+        output, _ = run.module(moved(batch, device))
         return _on_cpu(output)
 
     def decode(factors: Factors, steps: Any) -> dict[str, Tensor]:
@@ -186,13 +184,6 @@ def _interpret(run: LoadedRun, options: Options, device: torch.device) -> Interp
         texts=_texts(run),
         options=options,
     )
-
-
-def _moved(batch: AffectBatch, device: torch.device) -> AffectBatch:
-    def move(parts: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: part.to(device) for name, part in parts.items()}
-
-    return batch._replace(features=move(batch.features), lengths=move(batch.lengths), present=move(batch.present))
 
 
 def _on_cpu(output: MFMOutput) -> MFMOutput:
@@ -214,13 +205,8 @@ def _constant(run: LoadedRun) -> Tensor | None:
         return None
     splits = data._data.splits
     name = "train" if "train" in splits and len(splits["train"]) else data.predict_splits[0]
-    targets = decode_labels(splits[name], data.corpus_record, data.target, required=False, where=data.path)
-    seen = decode_labels(
-        splits[data.predict_splits[0]], data.corpus_record, data.target, required=False, where=data.path
-    )
-    if not targets.mask.any() or not seen.mask.any():
-        return None
-    return constant_prediction(data.corpus_record, torch.as_tensor(targets.values), torch.as_tensor(targets.mask))
+    # nothing to score where the interpreted split has no labels
+    return constant_of(run, name) if constant_of(run, data.predict_splits[0]) is not None else None
 
 
 def _texts(run: LoadedRun) -> list[str] | None:

@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from mfm.analysis.contribution import constant_prediction
 from mfm.callbacks.run_config import RunConfig
 from mfm.cli.explain import quiet_known_warnings
 from mfm.cli.training import MFMCLI
+from mfm.data.batch import AffectBatch
+from mfm.data.labels import decode_labels
 from mfm.datamodules import AffectDataModule
 from mfm.errors import ConfigurationError, DataFormatError
 from mfm.modules.base import AffectModule
@@ -98,3 +102,28 @@ def _load_weights(module: AffectModule, checkpoint: str) -> None:
             f"--ckpt_path: the weights in {checkpoint} are not those of the model that is configured ({first}); "
             "give the configuration that it was trained with"
         ) from error
+
+
+def moved(batch: AffectBatch, device: torch.device) -> AffectBatch:
+    """A batch with its inputs on a device; labels stay where they are."""
+
+    def move(parts: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: part.to(device) for name, part in parts.items()}
+
+    return batch._replace(features=move(batch.features), lengths=move(batch.lengths), present=move(batch.present))
+
+
+def constant_of(run: LoadedRun, split: str) -> Tensor | None:
+    """A split's median or most frequent class, the best prediction that looks at nothing.
+
+    Returns:
+        (output_dim,) as the head would put it; None where the file has no such split or a target has no label in it.
+    """
+    data = run.data._data.splits.get(split)
+    if data is None or not len(data):
+        return None
+    labels = decode_labels(data, run.data.corpus_record, run.data.target, required=False, where=run.data.path)
+    mask = torch.as_tensor(labels.mask)
+    if not bool(mask.any(dim=0).all()):
+        return None
+    return constant_prediction(run.data.corpus_record, torch.as_tensor(labels.values), mask)

@@ -17,13 +17,11 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from mfm.analysis.contribution import constant_prediction
 from mfm.analysis.figures import save_figure
 from mfm.analysis.robustness import PROTOCOLS, Method, RobustnessStudy, Row, Summary, areas, summarise, write_rows
 from mfm.analysis.robustness_figure import robustness_figure
-from mfm.cli.loading import LoadedRun, load_run
+from mfm.cli.loading import LoadedRun, constant_of, load_run, moved
 from mfm.data.batch import AffectBatch
-from mfm.data.labels import decode_labels
 from mfm.errors import ConfigurationError, nearest
 from mfm.files import write_json
 from mfm.metrics.conventions import Definition, definitions_for
@@ -129,9 +127,9 @@ def _study(run: LoadedRun, given: argparse.Namespace, definitions: dict[str, Def
         run.module.to(device)
     except (RuntimeError, AssertionError) as error:  # torch's words for a device that is none, or not there
         raise ConfigurationError(f"--device {given.device}: {str(error).splitlines()[0]}") from error
-    batches = [_moved(batch, device) for batch in run.data.predict_dataloader()]
+    batches = [moved(batch, device) for batch in run.data.predict_dataloader()]
     std = _deviations(run, batches)
-    return RobustnessStudy(batches, _methods(run, given), definitions, std, _constant(run))
+    return RobustnessStudy(batches, _methods(run, given), definitions, std, constant_of(run, "train"))
 
 
 def _methods(run: LoadedRun, given: argparse.Namespace) -> dict[str, Method]:
@@ -180,25 +178,6 @@ def _deviations(run: LoadedRun, batches: list[AffectBatch]) -> dict[str, Tensor]
         values = torch.where(values.isfinite(), values, torch.nan)
         found[name] = (values - values.nanmean(0)).square().nanmean(0).sqrt().nan_to_num().float()
     return found
-
-
-def _constant(run: LoadedRun) -> Tensor | None:
-    """The training split's median or most frequent class; None where the file has no training labels."""
-    split = run.data._data.splits.get("train")
-    if split is None or not len(split):
-        return None
-    labels = decode_labels(split, run.data.corpus_record, run.data.target, required=False, where=run.data.path)
-    mask = torch.as_tensor(labels.mask)
-    if not bool(mask.any(dim=0).all()):
-        return None
-    return constant_prediction(run.data.corpus_record, torch.as_tensor(labels.values), mask)
-
-
-def _moved(batch: AffectBatch, device: torch.device) -> AffectBatch:
-    def move(parts: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: part.to(device) for name, part in parts.items()}
-
-    return batch._replace(features=move(batch.features), lengths=move(batch.lengths), present=move(batch.present))
 
 
 def _folder(split: str, missing: list[str]) -> str:

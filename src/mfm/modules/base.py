@@ -189,7 +189,7 @@ class AffectModule(LightningModule):
         for name, value in _named_losses(stage, output).items():
             if name in gone:  # nothing to compare with, and 0 would look like a perfect one
                 continue
-            weight = weights.get(name.partition("/")[2], len(batch.ids))
+            weight = weights.get(name.partition("/")[2].removeprefix("surrogate/"), len(batch.ids))
             self.stage_losses[stage].setdefault(name, WeightedMean()).to(self.device).update(value, weight)
         prediction = output.prediction.detach().float()
         if prediction.shape[1] and self._labelled():

@@ -187,7 +187,8 @@ class AffectDataModule(LightningDataModule):
                     f"{self.path} has no modality {name!r} to train with; --data.missing takes modalities away at "
                     "evaluation only: leave it out with --data.modalities"
                 )
-        self._split("valid")  # told before anything is computed
+        for name in ("train", "valid"):  # told before anything is computed
+            self._split(name)
         train = self._prepare("train")
         if self.normalize == "standard" and self.statistics is None:
             self.statistics = train.statistics()

@@ -24,6 +24,7 @@ Understand
   interpret    which factor feeds which modality, where, and what each modality is worth
   robustness   what missing modalities, lost steps and noise cost
   reconstruct  a missing modality from the others, in the file's units
+  generate     new samples from exchanged, walked, interpolated or drawn codes, and who reads the label in them
 
 Data
   data inspect   what a file is, and what is wrong with it
@@ -64,6 +65,12 @@ def _reconstruct(arguments: list[str]) -> int:
     return run(arguments[1:])
 
 
+def _generate(arguments: list[str]) -> int:
+    from mfm.cli.generate import main as run
+
+    return run(arguments[1:])
+
+
 def _robustness(arguments: list[str]) -> int:
     from mfm.cli.robustness import main as run
 
@@ -94,6 +101,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "interpret": _interpret,
     "robustness": _robustness,
     "reconstruct": _reconstruct,
+    "generate": _generate,
     "demo": _demo,
     "configs": _configs,
     "parts": _parts,

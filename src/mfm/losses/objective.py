@@ -133,7 +133,49 @@ class MFMObjective(nn.Module):
         Returns:
             The weighted total and the unweighted parts.
         """
-        weights = self._reconstruction_weights(list(z))
+        parts, weighted = self.costs(
+            prediction, target, target_mask, reconstruction, features, lengths, present, modalities=list(z)
+        )
+        known = {
+            name: present[name] & (lengths[name] > 0)
+            if name in present
+            else torch.zeros_like(z_y[:, 0], dtype=torch.bool)
+            for name in sorted(z)
+        }
+        divergences = self.divergences(_blocks(z_y, z, known))
+        parts |= divergences
+        weighted += [self.mmd_weight * part for part in divergences.values()]
+        if self.independence_weight:
+            dependences = _dependences(z_y, z, known)
+            parts |= dependences
+            weighted += [self.independence_weight * part for part in dependences.values()]
+        return LossParts(torch.stack(weighted).sum(), parts)
+
+    def costs(
+        self,
+        prediction: Tensor,
+        target: Tensor,
+        target_mask: Tensor,
+        reconstruction: Mapping[str, Tensor],
+        features: Mapping[str, Tensor],
+        lengths: Mapping[str, Tensor],
+        present: Mapping[str, Tensor],
+        *,
+        modalities: list[str],
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """c_Y and every c_Xi: the unweighted parts by name, and the same weighted; see `forward`.
+
+        Args:
+            prediction: As in `forward`.
+            target: As in `forward`.
+            target_mask: As in `forward`.
+            reconstruction: As in `forward`.
+            features: As in `forward`.
+            lengths: As in `forward`.
+            present: As in `forward`.
+            modalities: Every modality of the model.
+        """
+        weights = self._reconstruction_weights(modalities)
         parts: dict[str, Tensor] = {}
         weighted: list[Tensor] = []
         if prediction.shape[1]:
@@ -148,31 +190,27 @@ class MFMObjective(nn.Module):
             )
             parts[f"reconstruction/{name}"] = part
             weighted.append(weights[name] * part)
-        known = {
-            name: observed[name] > 0 if name in observed else torch.zeros_like(z_y[:, 0], dtype=torch.bool)
-            for name in sorted(z)
-        }
-        divergences = (self._joint if self.mmd_on == "joint" else self._marginals)(z_y, z, known)
-        parts |= divergences
-        weighted += [self.mmd_weight * part for part in divergences.values()]
-        if self.independence_weight:
-            dependences = _dependences(z_y, z, known)
-            parts |= dependences
-            weighted += [self.independence_weight * part for part in dependences.values()]
-        return LossParts(torch.stack(weighted).sum(), parts)
+        return parts, weighted
 
-    def _joint(self, z_y: Tensor, z: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        codes = _blocks(z_y, z, known)
-        joint = torch.cat([at_least_float32(code) for code, _ in codes.values()], dim=1)
-        real = torch.cat([mask[:, None].expand_as(code) for code, mask in codes.values()], dim=1)
+    def divergences(self, blocks: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """MMD(Q_Z, N(0, I)) of blocks of codes, in parts.
+
+        Args:
+            blocks: Name -> codes (B, d) and whether each sample has them, (B,) bool.
+        """
+        return (self._joint if self.mmd_on == "joint" else self._marginals)(blocks)
+
+    def _joint(self, blocks: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        joint = torch.cat([at_least_float32(code) for code, _ in blocks.values()], dim=1)
+        real = torch.cat([mask[:, None].expand_as(code) for code, mask in blocks.values()], dim=1)
         prior, fill = torch.randn_like(joint), torch.randn_like(joint)
         filled = torch.where(real, joint, fill)
         return {"mmd": mmd(filled, prior, kernel=self.kernel, unbiased=self.unbiased)}
 
-    def _marginals(self, z_y: Tensor, z: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _marginals(self, blocks: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         return {
             f"mmd/{name}": mmd(code, _draw_like(code), kernel=self.kernel, unbiased=self.unbiased, weights=mask)
-            for name, (code, mask) in _blocks(z_y, z, known).items()
+            for name, (code, mask) in blocks.items()
         }
 
     def _reconstruction_weights(self, modalities: list[str]) -> dict[str, float]:

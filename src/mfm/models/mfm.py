@@ -237,37 +237,53 @@ class MFM(nn.Module):
     def _observed(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Features and lengths of every modality of the model, with zeros for all that was not observed.
-
-        A modality that the batch lacks becomes one padded step, so that its parameters still take part
-        (with zero gradients), as distributed training requires.
-        """
-        if not features:
-            raise ConfigurationError(f"the batch has no modality; give some of: {', '.join(self.modalities)}")
-        for name, x in features.items():
-            self._known(name)
-            if x.shape[-1] != self.feature_dims[name]:
-                raise ConfigurationError(
-                    f"modality {name!r} has {x.shape[-1]} features a step, but the model was built for "
-                    f"{self.feature_dims[name]}; give the features that it was trained on"
-                )
-        some = next(iter(features))
-        nothing = lengths[some].new_zeros(lengths[some].shape)
-        observed, observed_lengths = {}, {}
-        for name, dim in self.feature_dims.items():
-            if name in features:
-                observed_lengths[name] = lengths[name].masked_fill(~present[name], 0)
-                observed[name] = zero_padding(features[name], observed_lengths[name])
-            else:
-                observed_lengths[name] = nothing
-                observed[name] = features[some].new_zeros(nothing.shape[0], 1, dim)
-        return observed, observed_lengths
+        return observed_inputs(self.feature_dims, features, lengths, present)
 
     def _known(self, name: str) -> None:
-        if name not in self.feature_dims:
+        check_modality(name, self.feature_dims)
+
+
+def observed_inputs(
+    feature_dims: Mapping[str, int],
+    features: Mapping[str, Tensor],
+    lengths: Mapping[str, Tensor],
+    present: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Features and lengths of every modality of the model, with zeros for all that was not observed.
+
+    A modality that the batch lacks becomes one padded step, so that its parameters still take part
+    (with zero gradients), as distributed training requires.
+    """
+    if not features:
+        raise ConfigurationError(f"the batch has no modality; give some of: {', '.join(feature_dims)}")
+    for name, x in features.items():
+        check_modality(name, feature_dims)
+        if x.shape[-1] != feature_dims[name]:
             raise ConfigurationError(
-                f"the model was not built for modality {name!r}: {nearest(name, self.feature_dims)}"
+                f"modality {name!r} has {x.shape[-1]} features a step, but the model was built for "
+                f"{feature_dims[name]}; give the features that it was trained on"
             )
+    some = next(iter(features))
+    nothing = lengths[some].new_zeros(lengths[some].shape)
+    observed, observed_lengths = {}, {}
+    for name, dim in feature_dims.items():
+        if name in features:
+            observed_lengths[name] = lengths[name].masked_fill(~present[name], 0)
+            observed[name] = zero_padding(features[name], observed_lengths[name])
+        else:
+            observed_lengths[name] = nothing
+            observed[name] = features[some].new_zeros(nothing.shape[0], 1, dim)
+    return observed, observed_lengths
+
+
+def check_modality(name: str, feature_dims: Mapping[str, int]) -> None:
+    """Refuse a modality that a model was not built for.
+
+    Raises:
+        ConfigurationError: With the nearest one.
+    """
+    if name not in feature_dims:
+        raise ConfigurationError(f"the model was not built for modality {name!r}: {nearest(name, feature_dims)}")
 
 
 def _factor_network(z: int, f: int, dropout: float) -> nn.Sequential:

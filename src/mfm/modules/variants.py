@@ -1,0 +1,199 @@
+"""The paper's ablations and the variational variant as a LightningModule."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from mfm.data.batch import AffectBatch
+from mfm.errors import ConfigurationError, nearest
+from mfm.losses.variants import VariantObjective
+from mfm.models.mfm import Codes
+from mfm.models.variants import SHARED, AblationModel, AblationOutput, Variant
+from mfm.modules.base import AffectModule, Prediction, StepOutput
+from mfm.modules.mfm import for_modalities
+
+
+class AblationModule(AffectModule):
+    """A rung of the paper's ablation ladder, or MFM as a variational autoencoder (arXiv 1806.06176).
+
+    `M_A`: unimodal encoders fused late, purely discriminative. `M_B`: a joint factor, purely discriminative. `M_C`:
+    modality-specific factors only, each for generation and prediction. `M_D`: one joint factor for both. `M_E`: a joint
+    discriminative and one shared generative factor. `MFM`: modality-specific generative factors, the full model.
+    See `mfm.models.variants.AblationModel` for the equations.
+
+    Sizes, parts and weights are those of `MFMModule`; what a variant does not have is not used.
+
+    Args:
+        variant: `M_A`, `M_B`, `M_C`, `M_D`, `M_E` or `MFM`.
+        divergence: `mmd` with deterministic encoders (the paper's), or `kl`: encoders give mean and log-variance, codes
+            are drawn while training and are the mean at evaluation.
+        weight_kl: Weight beta of KL, in nats summed over dimensions.
+        z_y: Width of Z_y.
+        z: Width of the Z_i.
+        z_shared: Width of the one generative code of `M_E`.
+        f_y: Width of F_y.
+        f: Width of the F_i.
+        f_shared: Width of the one generative factor of `M_E`.
+        encoder: As in `MFMModule`.
+        fusion: As in `MFMModule`; `M_E` has a second one for its generative code.
+        decoder: As in `MFMModule`.
+        dropout_y: Dropout in G_y, [0, 1).
+        dropout: Dropout in each G_i, [0, 1).
+        dropout_shared: Dropout in the G of `M_E`'s generative factor, [0, 1).
+        dropout_head: Dropout in the head, [0, 1).
+        code_noise: As in `MFMModule`; 0 with `divergence: kl`.
+        weight_prediction: Weight of the prediction loss.
+        weight_reconstruction: Weight of each modality's reconstruction loss.
+        weight_mmd: Weight of MMD.
+        weight_independence: Weight of the normalised HSIC between Z_y and the generative codes, where there are both.
+        kernel: Kernel of the MMD.
+        mmd_on: `joint` or `marginals`.
+        unbiased: Unbiased estimate of the MMD.
+        prediction_loss: As in `MFMModule`.
+        reconstruction_loss: `mse` or `l1`.
+        **kwargs: Optimisation and what the data decides; see `AffectModule`.
+    """
+
+    def __init__(
+        self,
+        variant: Variant = "MFM",
+        divergence: Literal["mmd", "kl"] = "mmd",
+        weight_kl: float = 1.0,
+        z_y: int = 32,
+        z: int | dict[str, int] = 32,
+        z_shared: int = 32,
+        f_y: int = 32,
+        f: int | dict[str, int] = 32,
+        f_shared: int = 32,
+        encoder: str | dict[str, Any] = "lstm",
+        fusion: str | dict[str, Any] = "mfn",
+        decoder: str | dict[str, Any] = "free_running",
+        dropout_y: float = 0.0,
+        dropout: float | dict[str, float] = 0.0,
+        dropout_shared: float = 0.0,
+        dropout_head: float = 0.0,
+        code_noise: float = 0.0,
+        weight_prediction: float = 1.0,
+        weight_reconstruction: float | dict[str, float] = 1.0,
+        weight_mmd: float = 1.0,
+        weight_independence: float = 0.0,
+        kernel: str = "rbf",
+        mmd_on: Literal["joint", "marginals"] = "joint",
+        unbiased: bool = False,
+        prediction_loss: str | None = None,
+        reconstruction_loss: str = "mse",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        used = self.feature_dims
+        if divergence not in ("mmd", "kl"):
+            raise ConfigurationError(f"unknown divergence {divergence!r}: {nearest(str(divergence), ['mmd', 'kl'])}")
+        self.model = AblationModel(
+            used,
+            self.corpus.output_dim,
+            variant=variant,
+            posterior="gaussian" if divergence == "kl" else "point",
+            z_y=z_y,
+            z=for_modalities(z, used),
+            z_shared=z_shared,
+            f_y=f_y,
+            f=for_modalities(f, used),
+            f_shared=f_shared,
+            encoder=for_modalities(encoder, used),
+            fusion=for_modalities(fusion, used),
+            decoder=for_modalities(decoder, used),
+            dropout_y=dropout_y,
+            dropout=for_modalities(dropout, used),
+            dropout_shared=dropout_shared,
+            dropout_head=dropout_head,
+            code_noise=code_noise,
+            aligned=self.aligned,
+        )
+        self.objective = VariantObjective(
+            self.corpus.task,
+            modalities=sorted(used),
+            prediction=weight_prediction,
+            reconstruction=for_modalities(weight_reconstruction, used),
+            mmd=weight_mmd,
+            beta=weight_kl,
+            independence=weight_independence,
+            kernel=kernel,
+            mmd_on=mmd_on,
+            unbiased=unbiased,
+            prediction_loss=prediction_loss,
+            reconstruction_loss=reconstruction_loss,
+        )
+
+    @torch.no_grad()
+    def center_output(self, center: Tensor) -> None:
+        """Let the head's bias start at the labels' median."""
+        if self.model.head is not None:
+            bias = cast(nn.Linear, self.model.head[-1]).bias
+            bias.copy_(center.to(bias))
+
+    def forward(self, batch: AffectBatch) -> tuple[AblationOutput, dict[str, Tensor]]:
+        """Run the model on a batch in the file's units.
+
+        Returns:
+            The model's output (reconstructions in normalised units) and the normalised features it saw.
+        """
+        features = self.normalizer(batch.features, batch.lengths)
+        return self.model(features, batch.lengths, batch.present), features
+
+    def step(self, batch: AffectBatch) -> StepOutput:
+        """Objective and prediction for one batch."""
+        output, features = self(batch)
+        mean, log_variance = output.posterior
+        blocks: dict[str, tuple[Tensor, Tensor]] = {}
+        spread: dict[str, Tensor] | None = None
+        if self.model.layout.generates:
+            joint = ["z_y", *([SHARED] if self.model.layout.shared else [])]
+            known = _known(batch, self.model.modalities, joint)
+            blocks = {name: (code, known[name]) for name, code in _blocks(mean, "z_y").items()}
+            spread = None if log_variance is None else _blocks(log_variance, "z_y")
+        parts = self.objective.of_blocks(
+            output.prediction,
+            batch.target,
+            batch.target_mask,
+            output.reconstruction,
+            features,
+            batch.lengths,
+            batch.present,
+            blocks,
+            spread,
+            modalities=self.model.modalities,
+        )
+        return StepOutput(parts.total, parts.parts, output.prediction)
+
+    def predict_step(self, batch: AffectBatch, batch_idx: int) -> Prediction:
+        """Predictions, codes (means of a Gaussian posterior) and factors of one batch."""
+        output, _ = self(batch)
+        factors = Codes(output.factors.f_y, output.factors.f)
+        return Prediction(
+            batch.ids,
+            output.prediction.float(),
+            batch.target,
+            batch.target_mask,
+            {name: code.float() for name, code in _blocks(output.posterior.mean, "y").items()},
+            {name: factor.float() for name, factor in _blocks(factors, "y").items()},
+        )
+
+
+def _blocks(codes: Codes, joint: str) -> dict[str, Tensor]:
+    """Block -> codes: the joint one first, if there is one, then the others in sorted order."""
+    first = {joint: codes.z_y} if codes.z_y.shape[1] else {}
+    return {**first, **{name: codes.z[name] for name in sorted(codes.z)}}
+
+
+def _known(batch: AffectBatch, modalities: list[str], joint: list[str]) -> dict[str, Tensor]:
+    """Which samples have each block, (B,) bool: those with the modality, or with any for the `joint` blocks."""
+    nothing = torch.zeros_like(next(iter(batch.present.values())))
+    known = {
+        name: batch.present[name] & (batch.lengths[name] > 0) if name in batch.present else nothing
+        for name in modalities
+    }
+    anything = torch.stack(list(known.values())).any(dim=0)
+    return {**known, **dict.fromkeys(joint, anything)}

@@ -293,6 +293,18 @@ def test_killed_and_resumed_equals_uninterrupted(corpus_file, workplace):
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+def test_a_run_killed_before_its_reports_gets_them(corpus_file, workplace):
+    run = fit(corpus_file)
+    before = metrics(run / "metrics_fit.json")
+    (run / "metrics_fit.json").unlink()
+    (run / "figures/.training_curves.png.abc.part").touch()
+    assert main(["fit", "--ckpt_path", str(run / "checkpoints/last.ckpt")]) == 0
+    after = metrics(run / "metrics_fit.json")
+    compared = [key for key in before if "/" in key or key == "epochs"]
+    assert {key: after[key] for key in compared} == {key: before[key] for key in compared}
+    assert not list(run.rglob(".*.part"))
+
+
 def test_the_last_epoch_is_kept_even_if_it_is_not_the_best(corpus_file, workplace):
     run = fit(corpus_file, "--model.lr", "1e-12", "--trainer.max_epochs", "3")  # nothing improves after the first
     epochs = {n: torch.load(run / f"checkpoints/{n}.ckpt", weights_only=True)["epoch"] for n in ("best", "last")}

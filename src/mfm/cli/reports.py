@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mfm.analysis.results import prediction_columns, write_factors, write_predictions
+from mfm.callbacks.run_logger import RunLogger
 from mfm.errors import DataFormatError
 from mfm.files import write_json
 from mfm.metrics import describe
@@ -26,7 +27,7 @@ def report_fit(cli: MFMCLI) -> None:
     if cli.run_dir is None:
         return
     best = cli.trainer.checkpoint_callback
-    values = {name: float(value) for name, value in cli.trainer.callback_metrics.items()}
+    values = {name: float(value) for name, value in cli.trainer.callback_metrics.items()} or _last_epoch(cli)
     monitor: str | None = getattr(best, "monitor", None)
     score, best_path = getattr(best, "best_model_score", None), str(getattr(best, "best_model_path", ""))
     if monitor is not None and score is not None:
@@ -40,6 +41,12 @@ def report_fit(cli: MFMCLI) -> None:
     if best_path:
         command = ["mfm", "test", "--ckpt_path", os.path.relpath(best_path)]
         out.print(shlex.join(command), soft_wrap=True, highlight=False)
+
+
+def _last_epoch(cli: MFMCLI) -> dict[str, float]:
+    """What was logged last, for a run that was killed when all its epochs were done and only its reports were not."""
+    rows = [row for logger in cli.trainer.loggers if isinstance(logger, RunLogger) for row in logger.rows]
+    return {name: value for name, value in rows[-1].items() if "/" in name} if rows else {}
 
 
 def report_scores(cli: MFMCLI, stage: str) -> None:

@@ -67,3 +67,9 @@ def resumed_run(checkpoint: str) -> Path | None:
 def evaluated_run(checkpoint: str) -> Path:
     """Where results of evaluating a checkpoint go: its run's directory, or the folder it lies in."""
     return resumed_run(checkpoint) or Path(checkpoint).resolve().parent
+
+
+def clear_leftovers(run_dir: Path) -> None:
+    """Remove what a killed process was writing: temporary files that never got their names."""
+    for path in run_dir.rglob(".*.part"):
+        path.unlink(missing_ok=True)

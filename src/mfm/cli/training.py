@@ -28,7 +28,7 @@ from mfm.callbacks.selection import BestCheckpoint, PatientStopping
 from mfm.cli.configs import with_configs_found
 from mfm.cli.explain import quiet_known_warnings, translate_errors
 from mfm.cli.reports import report_fit, report_scores, write_predict_outputs
-from mfm.cli.run_directory import evaluated_run, new_run, resumed_run
+from mfm.cli.run_directory import clear_leftovers, evaluated_run, new_run, resumed_run
 from mfm.datamodules import AffectDataModule
 from mfm.datamodules.base import PredictSplit
 from mfm.errors import ConfigurationError, DataFormatError, MissingDependencyError, nearest
@@ -122,6 +122,8 @@ class MFMCLI(LightningCLI):
         elif path is not None:
             self._refuse_changed_model(config)
             self.run_dir = resumed_run(path)
+            if self.run_dir is not None:
+                clear_leftovers(self.run_dir)
 
     def _refuse_changed_model(self, config: Any) -> None:
         """A resumed run's optimiser belongs to the recorded model: another model cannot go on from it."""

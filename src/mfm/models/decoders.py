@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,9 +13,10 @@ from mfm.models.recurrence import free_running_states, lstm_states, lstm_update
 from mfm.models.registry import Registry, Size
 
 
-class Decoder(nn.Module):
+class Decoder(nn.Module, ABC):
     """Interface of a decoder: `Decoder(f_y, f_i, output_dim, *, settings)`, sizes of F_y, F_ai and a step of X_i."""
 
+    @abstractmethod
     def forward(self, f_y: Tensor, f_i: Tensor, steps: int, inputs: Tensor | None = None) -> Tensor:
         """Decode a batch.
 
@@ -27,7 +30,6 @@ class Decoder(nn.Module):
         Returns:
             (B, T, output_dim).
         """
-        raise NotImplementedError
 
 
 DECODERS: Registry[Decoder] = Registry("decoder")

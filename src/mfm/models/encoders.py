@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from mfm.models.attention import SelfAttention, sinusoids
@@ -10,9 +12,10 @@ from mfm.models.recurrence import run_recurrence
 from mfm.models.registry import Rate, Registry, Size
 
 
-class Encoder(nn.Module):
+class Encoder(nn.Module, ABC):
     """Interface of an encoder: `Encoder(input_dim, code_dim, *, settings)`."""
 
+    @abstractmethod
     def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
         """Encode a batch of sequences.
 
@@ -23,7 +26,6 @@ class Encoder(nn.Module):
         Returns:
             (B, code_dim); zeros, the prior's mean, where the length is 0.
         """
-        raise NotImplementedError
 
 
 ENCODERS: Registry[Encoder] = Registry("encoder")

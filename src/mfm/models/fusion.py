@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import torch
@@ -18,12 +19,13 @@ CLOCK_LIMIT = 64
 """Default of the most steps of a shared clock (see `alignment.pool_to_clock`): about the longest utterance in words."""
 
 
-class Fusion(nn.Module):
+class Fusion(nn.Module, ABC):
     """Interface of a fusion: `Fusion(feature_dims, code_dim, aligned, *, settings)`.
 
     `aligned` says whether step t is the same moment in all modalities.
     """
 
+    @abstractmethod
     def forward(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> Tensor:
         """Encode all modalities of a batch.
 
@@ -35,7 +37,6 @@ class Fusion(nn.Module):
         Returns:
             (B, code_dim); zeros, the prior's mean, where every modality is absent.
         """
-        raise NotImplementedError
 
 
 FUSIONS: Registry[Fusion] = Registry("fusion")

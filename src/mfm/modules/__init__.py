@@ -2,6 +2,15 @@
 
 from mfm.modules.base import AffectModule, Prediction, StepOutput
 from mfm.modules.mfm import MFMModule
+from mfm.modules.missing_references import DiscriminativeReferenceModule, MissingReferenceModule
 from mfm.modules.variants import AblationModule
 
-__all__ = ["AblationModule", "AffectModule", "MFMModule", "Prediction", "StepOutput"]
+__all__ = [
+    "AblationModule",
+    "AffectModule",
+    "DiscriminativeReferenceModule",
+    "MFMModule",
+    "MissingReferenceModule",
+    "Prediction",
+    "StepOutput",
+]

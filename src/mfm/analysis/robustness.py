@@ -47,11 +47,13 @@ class Method(NamedTuple):
         predict: Batch in the file's units -> (B, output_dim), each sample from its own input alone.
         fill: What is put in place of absent modalities, which are then called observed; None leaves them absent.
         lost: What stands in a lost step; NaN is the training mean to a model that standardises.
+        model: Which model predicts; methods of one model do the same where no modality is absent.
     """
 
     predict: Predict
     fill: float | None = None
     lost: float = math.nan
+    model: str = ""
 
 
 class Row(NamedTuple):
@@ -231,12 +233,12 @@ class RobustnessStudy:
                         yield Row(protocol, observed, level, draw, method, self.score(prediction))
 
     def _distinct(self, protocol: str) -> list[tuple[str, Method]]:
-        """Methods that differ: where no modality is absent, only what stands in lost steps can tell them apart."""
+        """Methods that differ: where no modality is absent, only a model and what stands in lost steps can."""
         if protocol == "random":
             return list(self.methods.items())
-        distinct: dict[str, tuple[str, Method]] = {}
+        distinct: dict[tuple[str, str], tuple[str, Method]] = {}
         for name, how in self.methods.items():
-            distinct.setdefault("" if protocol == "noise" else repr(how.lost), (name, how))
+            distinct.setdefault((how.model, "" if protocol == "noise" else repr(how.lost)), (name, how))
         return list(distinct.values())
 
     def _damaged(

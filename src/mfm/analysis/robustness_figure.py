@@ -13,7 +13,7 @@ from mfm.models.subsets import Subset, subset_name
 
 # colour-blind safe (Paul Tol's "bright")
 COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")  # more than colours, so that no two methods look alike
 STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
 GREY = "#777777"
 LABELS = {
@@ -61,9 +61,10 @@ def robustness_figure(rows: Sequence[Row], metric: str, title: str) -> Figure:
 
 def _subsets(axes: Axes, curves: Sequence[dict[str, Any]], methods: Sequence[str], metric: str) -> None:
     names: list[Subset] = list(dict.fromkeys(tuple(curve["observed"]) for curve in curves))
+    apart = min(0.12, 0.8 / len(methods))
     for index, method in enumerate(methods):
         points = [
-            (names.index(tuple(curve["observed"])) + 0.12 * (index - (len(methods) - 1) / 2), _mean(curve, metric))
+            (names.index(tuple(curve["observed"])) + apart * (index - (len(methods) - 1) / 2), _mean(curve, metric))
             for curve in curves
             if curve["method"] == method
         ]
@@ -80,7 +81,8 @@ def _curves(axes: Axes, curves: Sequence[dict[str, Any]], methods: Sequence[str]
     for index, method in enumerate(methods):
         joint = [curve for curve in curves if curve["method"] == method and len(curve["observed"]) == together]
         if together == 0 and joint:
-            _line(axes, joint, metric, f"{method}, all hit", color=_colour(index), linewidth=2.0)
+            style = "-" if index < len(COLOURS) else "--"
+            _line(axes, joint, metric, f"{method}, all hit", color=_colour(index), linewidth=2.0, linestyle=style)
             levels = [curve["level"] for curve in joint]
             found: list[Summary] = [curve["metrics"][metric] for curve in joint]
             axes.fill_between(

@@ -18,15 +18,26 @@ from rich.table import Table
 from torch import Tensor
 
 from mfm.analysis.figures import save_figure
-from mfm.analysis.robustness import PROTOCOLS, Method, RobustnessStudy, Row, Summary, areas, summarise, write_rows
+from mfm.analysis.robustness import (
+    PROTOCOLS,
+    Method,
+    Predict,
+    RobustnessStudy,
+    Row,
+    Summary,
+    areas,
+    summarise,
+    write_rows,
+)
 from mfm.analysis.robustness_figure import robustness_figure
+from mfm.cli.comparison import load_compared
 from mfm.cli.loading import LoadedRun, constant_of, load_run, moved
 from mfm.data.batch import AffectBatch
 from mfm.errors import ConfigurationError, nearest
 from mfm.files import write_json
 from mfm.metrics.conventions import Definition, definitions_for
 from mfm.models.subsets import Subset, parse_subset, subset_name
-from mfm.modules import MFMModule
+from mfm.modules import AffectModule, MFMModule
 
 METHODS = {
     "own": "the model as it is: with its surrogate where it has one",
@@ -42,6 +53,9 @@ absent, methods that would do the same are scored once.
 
 Writes robustness.csv (a row an evaluation), robustness.json (curves with intervals over draws, areas under them) and
 robustness.png.
+
+--compare overlays the own inference of other checkpoints, of any model trained on the same data, under a name of your
+choice. All methods see the same damaged batches; options of the data are those of --ckpt_path.
 """
 _EXAMPLES = """\
 examples:
@@ -49,6 +63,7 @@ examples:
   mfm robustness --ckpt_path best.ckpt --protocols subsets random --draws 20 --output robust
   mfm robustness --ckpt_path best.ckpt --protocols subsets --subsets text audio+vision --methods own zero_fill
   mfm robustness --ckpt_path best.ckpt --data.path other.pkl
+  mfm robustness --ckpt_path best.ckpt --compare posthoc=A/best.ckpt --compare discriminative=B/best.ckpt
 """
 
 
@@ -77,7 +92,9 @@ def main(arguments: list[str]) -> int:
     metric = given.metric or run.data.corpus_record.monitor.partition("/")[2]
     if metric not in definitions:
         raise ConfigurationError(f"--metric: unknown metric {metric!r}: {nearest(metric, definitions)}")
-    study = _study(run, given, definitions)
+    taken = [*METHODS, "constant"]
+    compared = load_compared(run, given.compare, overrides, split=given.split, taken=taken, command="robustness")
+    study = _study(run, compared, given, definitions)
     subsets = [parse_subset(name, run.data.modalities) for name in given.subsets] if given.subsets else None
     rows = study.run(given.protocols, subsets=subsets, draws=given.draws, seed=given.seed, progress=_say)
     folder = Path(given.output) if given.output else run.run_dir / _folder(given.split, run.data.missing)
@@ -107,6 +124,13 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="see below; by default own zero_fill mean_fill, and absent where there is a surrogate",
     )
+    add(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="another checkpoint as a method of that name; may be repeated",
+    )
     add("--subsets", nargs="+", metavar="A+B", help="subsets for the protocol subsets; all by default")
     add("--draws", type=int, default=5, metavar="N", help="draws of everything random (5)")
     add("--metric", help="metric of table and figure; the one that selected the model by default")
@@ -121,26 +145,33 @@ def _definitions(run: LoadedRun) -> dict[str, Definition]:
     return definitions_for(run.data.corpus_record)
 
 
-def _study(run: LoadedRun, given: argparse.Namespace, definitions: dict[str, Definition]) -> RobustnessStudy:
+def _study(
+    run: LoadedRun,
+    compared: dict[str, AffectModule],
+    given: argparse.Namespace,
+    definitions: dict[str, Definition],
+) -> RobustnessStudy:
     try:
         device = torch.device(given.device)
-        run.module.to(device)
+        for module in (run.module, *compared.values()):
+            module.to(device)
     except (RuntimeError, AssertionError) as error:  # torch's words for a device that is none, or not there
         raise ConfigurationError(f"--device {given.device}: {str(error).splitlines()[0]}") from error
     batches = [moved(batch, device) for batch in run.data.predict_dataloader()]
     std = _deviations(run, batches)
-    return RobustnessStudy(batches, _methods(run, given), definitions, std, constant_of(run, "train"))
+    methods = {**_methods(run, given), **{name: Method(_own(one), model=name) for name, one in compared.items()}}
+    return RobustnessStudy(batches, methods, definitions, std, constant_of(run, "train"))
+
+
+def _own(module: AffectModule) -> Predict:
+    """A module's own inference from whatever is there."""
+    label: Predict | None = getattr(module, "predict_label", None)
+    return label or (lambda batch: module.predict_step(batch, 0).prediction)
 
 
 def _methods(run: LoadedRun, given: argparse.Namespace) -> dict[str, Method]:
-    module = run.module
+    module, own = run.module, _own(run.module)
     has_surrogate = getattr(module, "surrogate", None) is not None
-
-    def own(batch: AffectBatch) -> Tensor:
-        if isinstance(module, MFMModule):
-            return module.predict_label(batch)
-        prediction: Tensor = module.predict_step(batch, 0).prediction
-        return prediction
 
     def alone(batch: AffectBatch) -> Tensor:
         return module.predict_label(batch, surrogate=False) if isinstance(module, MFMModule) else own(batch)
@@ -202,7 +233,7 @@ def _write(folder: Path, run: LoadedRun, rows: list[Row], metric: str, given: ar
         "draws": given.draws,
         "seed": given.seed,
         "definitions": {name: one.text for name, one in definitions_for(corpus).items()},
-        "methods": METHODS,
+        "methods": {**METHODS, **{name: f"own inference of {path}" for name, path in _compared(given).items()}},
         "checkpoint": str(given.ckpt_path),
         "data": run.data.path,
         "data_fingerprint": run.data.fingerprint,
@@ -220,6 +251,10 @@ def _write(folder: Path, run: LoadedRun, rows: list[Row], metric: str, given: ar
     out.print(os.path.relpath(folder / "robustness.json"), soft_wrap=True, highlight=False)
 
 
+def _compared(given: argparse.Namespace) -> dict[str, str]:
+    return {name: path for name, _, path in (item.partition("=") for item in given.compare)}
+
+
 def _plain(entry: dict[str, Any]) -> dict[str, Any]:
     return {**entry, "metrics": {name: asdict(value) for name, value in entry["metrics"].items()}}
 
@@ -228,9 +263,9 @@ def _subset_table(rows: list[Row], metric: str) -> Table:
     own = [row for row in rows if row.protocol == "subsets"]
     methods = list(dict.fromkeys(row.method for row in own if row.method != "constant"))
     table = Table(title=f"{metric} by the modalities observed", title_justify="left")
-    table.add_column("observed")
+    table.add_column("observed", overflow="fold")
     for method in methods:
-        table.add_column(method, justify="right")
+        table.add_column(method, justify="right", overflow="fold")
     found: dict[Subset, dict[str, float]] = {}
     for row in own:
         found.setdefault(row.observed, {})[row.method] = row.metrics[metric]

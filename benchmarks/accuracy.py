@@ -11,20 +11,12 @@ seed's metrics) and `<suite>.md` (mean and standard deviation).
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import math
-import os
-import platform
-import shlex
-import statistics
-import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-HERE = Path(__file__).resolve().parent
+from runs import HERE, fit, head, heading, run, shown, spread
 
 
 @dataclass(frozen=True)
@@ -46,26 +38,13 @@ SUITES = {
 }
 
 
-def run(*arguments: str) -> float:
-    """Run `mfm` and return its seconds; a failure ends the suite with the command's own message."""
-    started = time.perf_counter()
-    finished = subprocess.run([sys.executable, "-m", "mfm", *arguments], capture_output=True, text=True, check=False)
-    if finished.returncode:
-        sys.exit(f"{shlex.join(['mfm', *arguments])}\n{finished.stderr[-2000:]}")
-    return time.perf_counter() - started
-
-
 def run_seed(name: str, data: Path, seed: int, output: Path) -> dict[str, dict[str, float]]:
     """Train and test one seed; returns stage -> metrics."""
     suite = SUITES[name]
     folder = output / name / f"seed_{seed}"
-    if not (folder / "metrics_fit.json").is_file():
-        overlay = HERE / "configs" / f"{name}.yaml"
-        last = folder / "checkpoints" / "last.ckpt"
-        new = ["--config", suite.config, "--config", str(overlay), "--data.path", str(data / suite.path)]
-        new += ["--seed_everything", str(seed), "--run_dir", str(folder)]
-        run("fit", *(["--ckpt_path", str(last)] if last.is_file() else new))
-    best = str(folder / "checkpoints" / "best.ckpt")
+    options = ["--config", suite.config, "--config", str(HERE / "configs" / f"{name}.yaml")]
+    options += ["--data.path", str(data / suite.path), "--seed_everything", str(seed)]
+    best = fit(folder, *options)
     stages = {"fit": folder / "metrics_fit.json", "test": folder / "metrics_test.json"}
     if not stages["test"].is_file():
         run("test", "--ckpt_path", best, "--output", str(stages["test"]))
@@ -86,8 +65,7 @@ def summary(runs: list[dict[str, dict[str, float]]], monitor: str) -> dict[str, 
         for key in wanted:
             values = [float(one[stage][key]) for one in runs if one[stage].get(key) is not None]
             if values:
-                deviation = statistics.stdev(values) if len(values) > 1 else math.nan
-                table.setdefault(stage, {})[key] = (statistics.fmean(values), deviation)
+                table.setdefault(stage, {})[key] = spread(values)
     return table
 
 
@@ -97,12 +75,9 @@ def short(key: str) -> bool:
     return "/" not in name and name not in ("loss", "prediction", "mmd")
 
 
-def markdown(name: str, table: dict[str, dict[str, tuple[float, float]]], head: dict[str, object]) -> str:
+def markdown(name: str, table: dict[str, dict[str, tuple[float, float]]], about: dict[str, object]) -> str:
     """The suite's table with everything needed to make it again."""
-    lines = [f"# {name}", "", f"`{head['command']}`", ""]
-    lines += [f"{head['date']}; seeds {head['seeds']}; {head['versions']}; data {head['data_fingerprint'][:12]}; "]
-    lines[-1] += f"{head['parameters']} parameters; {head['machine']}."
-    lines += ["Mean and standard deviation over the seeds. Each seed's epoch was chosen on validation."]
+    lines = heading(name, about)
     keys = list(
         dict.fromkeys(key for stage in table.values() for key in stage if key.startswith("test/") and short(key))
     )
@@ -110,9 +85,9 @@ def markdown(name: str, table: dict[str, dict[str, tuple[float, float]]], head: 
     lines += ["|---|" + "---|" * len(keys)]
     for stage, values in table.items():
         if stage != "fit":
-            cells = [f"{values[key][0]:.3f} ± {values[key][1]:.3f}" if key in values else "" for key in keys]
+            cells = [shown(*values[key]) if key in values else "" for key in keys]
             lines += [f"| {stage} | " + " | ".join(cells) + " |"]
-    fitted = [f"{key} {mean:.3f} ± {deviation:.3f}" for key, (mean, deviation) in table["fit"].items()]
+    fitted = [f"{key} {shown(*value)}" for key, value in table["fit"].items()]
     return "\n".join([*lines, "", "Validation: " + ", ".join(fitted) + ".", ""])
 
 
@@ -135,21 +110,14 @@ def main() -> None:
             line = " ".join(f"{key.partition('/')[2]} {value:.3f}" for key, value in test.items() if value is not None)
             print(f"{name} seed {seed} ({time.perf_counter() - started:.0f} s): {line}", flush=True)
         first = runs[0]["test"]
-        head = {
-            "command": f"python benchmarks/accuracy.py --data DATA --suite {name} --seeds {options.seeds}",
-            "date": datetime.date.today().isoformat(),
-            "seeds": f"1 to {options.seeds}",
-            "versions": ", ".join(f"{key} {value}" for key, value in dict(first["versions"]).items()),
-            "data_fingerprint": first["data_fingerprint"],
-            "parameters": first["parameters"],
-            "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, no GPU",
-        }
+        command = f"python benchmarks/accuracy.py --data DATA --suite {name} --seeds {options.seeds}"
+        about = {**head(command, options.seeds, first), "parameters": first["parameters"]}
         table = summary(runs, SUITES[name].monitor)
         options.results.mkdir(parents=True, exist_ok=True)
         keep = [{stage: {k: v for k, v in one[stage].items() if "/" in k or k in ("seed", "epochs", "samples")}
                  for stage in one} for one in runs]  # fmt: skip
-        (options.results / f"{name}.json").write_text(json.dumps({**head, "runs": keep}, indent=1) + "\n")
-        (options.results / f"{name}.md").write_text(markdown(name, table, head))
+        (options.results / f"{name}.json").write_text(json.dumps({**about, "runs": keep}, indent=1) + "\n")
+        (options.results / f"{name}.md").write_text(markdown(name, table, about))
 
 
 if __name__ == "__main__":

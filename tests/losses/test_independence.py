@@ -6,8 +6,11 @@ import torch
 
 from mfm.errors import ConfigurationError
 from mfm.losses import MFMObjective
+from mfm.losses.independence import dependences
+from mfm.losses.nocco import nocco
 
 DIMS = {"text": 3, "audio": 2}
+MEASURES = pytest.mark.parametrize("measure", ["nocco", "hsic"])
 
 
 def arguments(rows=24, seed=0, requires_grad=False):
@@ -32,6 +35,13 @@ def arguments(rows=24, seed=0, requires_grad=False):
         "z_y": z_y,
         "z": z,
     }
+
+
+def alone(measure):
+    """An objective of nothing but the independence term."""
+    return MFMObjective(
+        "regression", prediction=0, reconstruction=0, mmd=0, independence=1.0, independence_measure=measure
+    )
 
 
 def plain_normalized_hsic(x, y):
@@ -63,9 +73,56 @@ def test_off_changes_nothing_and_draws_nothing_more():
     torch.testing.assert_close(on.total, plain.total + 2.0 * extra)
 
 
-def test_it_is_the_hsic_of_present_rows():
+def plain_nocco(x, y, regularization=0.01):
+    """By the definition, with inverses in numpy."""
+    n = len(x)
+    centre = np.eye(n) - 1.0 / n
+
+    def operator(a):
+        squared = ((a[:, None] - a[None]) ** 2).sum(-1)
+        median = np.sort(np.sqrt(squared[~np.eye(n, dtype=bool)]))[(n * (n - 1) - 1) // 2]
+        gram = centre @ np.exp(-squared / (2 * median**2)) @ centre
+        return gram @ np.linalg.inv(gram + n * regularization * np.eye(n))
+
+    r, q = operator(x), operator(y)
+    return np.trace(r @ q) / (np.linalg.norm(r) * np.linalg.norm(q))
+
+
+def test_nocco_of_present_rows_for_codes_and_for_the_prediction():
     given = arguments()
     _, parts = MFMObjective("regression", independence=1.0)(**given)
+    for name in DIMS:
+        rows = given["present"][name]
+        code = given["z"][name][rows].double().numpy()
+        expected = sum(plain_nocco(given[other][rows].double().numpy(), code) for other in ("z_y", "prediction"))
+        assert float(parts[f"independence/{name}"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_with_nocco_each_block_gives_up_only_what_is_not_its_own():
+    """Z_y moves against the generative code alone, the code against the prediction alone, the prediction not at all."""
+    given = arguments(requires_grad=True)
+    prediction = given["prediction"].requires_grad_()
+    known = {"text": (given["z"]["text"], given["present"]["text"])}
+    dependences(given["z_y"], known, prediction)["independence/text"].backward()
+    assert prediction.grad is None
+    fixed = {key: given[key].detach() for key in ("z_y", "prediction")} | {"code": given["z"]["text"].detach()}
+    for key, other, moved in (("z_y", "code", given["z_y"]), ("code", "prediction", given["z"]["text"])):
+        alone = fixed[key].clone().requires_grad_()
+        nocco(alone, fixed[other], weights=given["present"]["text"]).backward()
+        torch.testing.assert_close(moved.grad, alone.grad)
+
+
+def test_a_model_without_head_has_the_code_for_the_label():
+    given = arguments()
+    known = {name: (code, given["present"][name]) for name, code in given["z"].items()}
+    without = dependences(given["z_y"], known, given["prediction"][:, :0])
+    with_code = dependences(given["z_y"], known, given["z_y"])
+    assert without == with_code
+
+
+def test_it_is_the_hsic_of_present_rows():
+    given = arguments()
+    _, parts = MFMObjective("regression", independence=1.0, independence_measure="hsic")(**given)
     for name in DIMS:
         rows = given["present"][name]
         expected = plain_normalized_hsic(given["z_y"][rows].double().numpy(), given["z"][name][rows].double().numpy())
@@ -74,12 +131,15 @@ def test_it_is_the_hsic_of_present_rows():
     assert parts["independence/text"] > parts["independence/audio"]
 
 
-def test_absent_rows_have_no_influence_and_get_no_gradient():
+@MEASURES
+def test_absent_rows_have_no_influence_and_get_no_gradient(measure):
     def run(garbage):
         given = arguments(requires_grad=True)
         with torch.no_grad():
             given["z"]["audio"][~given["present"]["audio"]] = garbage
-        total, _ = MFMObjective("regression", prediction=0, reconstruction=0, mmd=0, independence=1.0)(**given)
+        total, _ = MFMObjective(
+            "regression", prediction=0, reconstruction=0, mmd=0, independence=1.0, independence_measure=measure
+        )(**given)
         total.backward()
         return total.detach(), given
 
@@ -91,27 +151,33 @@ def test_absent_rows_have_no_influence_and_get_no_gradient():
     assert given["z_y"].grad.ne(0).any()
 
 
+@MEASURES
 @pytest.mark.parametrize("rows", [1, 2, 3])
-def test_too_few_samples_say_nothing(rows):
+def test_too_few_samples_say_nothing(rows, measure):
     given = arguments(rows, requires_grad=True)
-    total, parts = MFMObjective("regression", prediction=0, reconstruction=0, mmd=0, independence=1.0)(**given)
+    total, parts = MFMObjective(
+        "regression", prediction=0, reconstruction=0, mmd=0, independence=1.0, independence_measure=measure
+    )(**given)
     total.backward()
     assert parts["independence/text"] == 0
     assert given["z_y"].grad.eq(0).all()
 
 
-def test_minimising_it_makes_codes_independent():
+@MEASURES
+def test_minimising_it_makes_codes_independent(measure):
     generator = torch.Generator().manual_seed(0)
-    z_y = torch.randn(128, 2, generator=generator)
+    z_y = torch.randn(128, 1, generator=generator)
     own = torch.randn(128, 2, generator=generator)
     share = torch.tensor(1.0, requires_grad=True)
     optimizer = torch.optim.Adam([share], lr=0.05)
-    objective = MFMObjective("regression", prediction=0, reconstruction=0, mmd=0, independence=1.0)
+    objective = MFMObjective(
+        "regression", prediction=0, reconstruction=0, mmd=0, independence=1.0, independence_measure=measure
+    )
     given = arguments(128)
     given["present"] = {name: torch.ones(128, dtype=torch.bool) for name in DIMS}
     given["lengths"] = {name: torch.ones(128, dtype=torch.int64) for name in DIMS}
     for _ in range(80):
-        given |= {"z_y": z_y, "z": dict.fromkeys(DIMS, own + share * z_y**2)}  # no linear dependence
+        given |= {"z_y": z_y, "prediction": z_y, "z": dict.fromkeys(DIMS, own + share * z_y**2)}  # not linear
         optimizer.zero_grad()
         objective(**given).total.backward()
         optimizer.step()
@@ -122,3 +188,8 @@ def test_minimising_it_makes_codes_independent():
 def test_an_impossible_weight_is_refused(weight):
     with pytest.raises(ConfigurationError, match="the weight of independence is"):
         MFMObjective("regression", independence=weight)
+
+
+def test_an_unknown_measure_is_refused_with_the_nearest():
+    with pytest.raises(ConfigurationError, match=r"unknown independence 'noco'.*nocco"):
+        MFMObjective("regression", independence_measure="noco")

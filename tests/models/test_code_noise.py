@@ -60,3 +60,29 @@ def test_its_deviation_is_the_one_given():
 def test_impossible_noise_is_refused(value):
     with pytest.raises(ConfigurationError, match="code_noise is"):
         model(code_noise=value)
+
+
+def test_learned_noise_has_a_deviation_for_each_dimension_that_gets_gradients():
+    one = model(code_noise="learned").train()
+    assert one.noise["text"].log_deviation.shape == (3,)
+    with torch.no_grad():
+        one.noise["text"].log_deviation.copy_(torch.tensor([0.1, 0.5, 2.0]).log())
+    output = one(*batch(4000))
+    noise = output.drawn.z["text"] - output.codes.z["text"]
+    torch.testing.assert_close(noise.std(dim=0), torch.tensor([0.1, 0.5, 2.0]), rtol=0.05, atol=0.0)
+    sum(x.sum() for x in output.reconstruction.values()).backward()
+    for noise in (one.noise_y, one.noise["text"], one.noise["timing"]):
+        assert noise.log_deviation.grad.ne(0).any()
+
+
+def test_factors_are_those_of_the_codes_as_drawn():
+    one = model(code_noise="learned").train()
+    output = one(*batch())
+    torch.testing.assert_close(output.factors.f_y, one.factorize(output.drawn).f_y)
+    evaluated = one.eval()(*batch())
+    assert torch.equal(evaluated.drawn.z_y, evaluated.codes.z_y)
+
+
+def test_without_learned_noise_there_are_no_further_parameters():
+    assert set(model(code_noise=0.5).state_dict()) == set(model().state_dict())
+    assert set(model(code_noise="learned").state_dict()) > set(model().state_dict())

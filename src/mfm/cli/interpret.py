@@ -190,12 +190,9 @@ def _on_cpu(output: MFMOutput) -> MFMOutput:
     def move(parts: dict[str, Tensor]) -> dict[str, Tensor]:
         return {name: part.cpu() for name, part in parts.items()}
 
-    return MFMOutput(
-        output.prediction.cpu(),
-        {},
-        Codes(output.codes.z_y.cpu(), move(output.codes.z)),
-        Factors(output.factors.f_y.cpu(), move(output.factors.f)),
-    )
+    codes = Codes(output.codes.z_y.cpu(), move(output.codes.z))
+    factors = Factors(output.factors.f_y.cpu(), move(output.factors.f))
+    return MFMOutput(output.prediction.cpu(), {}, codes, factors, codes)
 
 
 def _constant(run: LoadedRun) -> Tensor | None:

@@ -53,7 +53,7 @@ def hsic(
     Raises:
         ConfigurationError: Unknown kernel, or a bandwidth that is not positive.
     """
-    k, l, count = _centred_pair(x, y, kernel, bandwidth, weights)  # noqa: E741 - K and L as in the papers
+    k, l, count = centred_pair(x, y, kernel, bandwidth, weights)  # noqa: E741 - K and L as in the papers
     return (k * l).sum() / count.square()
 
 
@@ -84,7 +84,7 @@ def normalized_hsic(
     Raises:
         ConfigurationError: As `hsic`.
     """
-    k, l, _ = _centred_pair(x, y, kernel, bandwidth, weights)  # noqa: E741
+    k, l, _ = centred_pair(x, y, kernel, bandwidth, weights)  # noqa: E741
     norms = k.square().sum() * l.square().sum()
     tiny = torch.finfo(norms.dtype).tiny
     return (k * l).sum() / norms.clamp(min=tiny).sqrt()
@@ -156,10 +156,14 @@ def centred_rows(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tens
     return (x - mean).masked_fill((real == 0)[:, None], 0.0), real
 
 
-def _centred_pair(
-    x: Tensor, y: Tensor, kernel: str, bandwidth: float | None, weights: Tensor | None
+def centred_pair(
+    x: Tensor,
+    y: Tensor,
+    kernel: str = "rbf",
+    bandwidth: float | None = None,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """H K H, H L H, and how many samples take part."""
+    """H K H and H L H, (n, n), and how many samples take part; arguments as in `hsic`."""
     check_hsic_kernel(kernel)
     if bandwidth is not None and not bandwidth > 0:
         raise ConfigurationError(f"the bandwidth of HSIC is {bandwidth}, but must be a number > 0, or null")

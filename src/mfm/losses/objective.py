@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mfm.errors import ConfigurationError, nearest
-from mfm.losses.hsic import MINIMUM_SAMPLES, normalized_hsic
+from mfm.losses.independence import Independence, check_independence, dependences
 from mfm.losses.mmd import check_kernel, mmd
 from mfm.losses.precision import at_least_float32
 from mfm.losses.prediction import choose_prediction_loss, prediction_loss
@@ -29,7 +29,7 @@ class LossParts(NamedTuple):
 class MFMObjective(nn.Module):
     """Relaxed joint Wasserstein distance (the paper's objective).
 
-        c_Y(Y, Y^) + sum_i lda_i c_Xi(X_i, X^_i) + lda_mmd MMD(Q_Z, N(0, I)) + lda_ind sum_i HSIC~(Z_y, Z_ai)
+        c_Y(Y, Y^) + sum_i lda_i c_Xi(X_i, X^_i) + lda_mmd MMD(Q_Z, N(0, I)) + lda_ind sum_i I(Z_y, Z_ai)
 
     The last term is an addition to the paper's objective, off by default.
 
@@ -41,9 +41,9 @@ class MFMObjective(nn.Module):
       between the blocks. The block of an absent modality is a fresh draw from the prior, for that is its Q; it
       neither pulls nor is pulled.
     * or, on the marginals as in the authors' code, `mmd/z_y` and `mmd/<modality>`, over the samples that have them.
-    * `independence/<modality>`, where its weight is not 0: the normalised HSIC in [0, 1] between Z_y and Z_ai (RBF
-      kernel, median heuristic) over the samples that have the modality; 0 where fewer than four of the batch do. MMD
-      alone leaves the label in Z_ai, for neither its marginals nor its wide kernel on the joint Z see that well.
+    * `independence/<modality>`, where its weight is not 0: dependence of Z_y and Z_ai (`mfm.losses.independence`) over
+      the samples that have the modality; 0 where fewer than four of the batch do. MMD alone leaves the label in Z_ai,
+      for neither its marginals nor its wide kernel on the joint Z see that well.
 
     Draws from the prior, as many as the batch is large, come from the global random state of the codes' device.
 
@@ -53,6 +53,7 @@ class MFMObjective(nn.Module):
         reconstruction: Weights lda_i, one for all or per modality (`default` stands for those not named).
         mmd: Weight lda_mmd.
         independence: Weight lda_ind; 0, as in the paper, leaves the term out.
+        independence_measure: What I is: `nocco` or `hsic`.
         kernel: MMD kernel: `rbf`, `imq` or `original` (see `mfm.losses.mmd.KERNELS`).
         unbiased: Whether MMD is estimated without bias.
         mmd_on: `joint` or `marginals`.
@@ -72,6 +73,7 @@ class MFMObjective(nn.Module):
         reconstruction: float | Mapping[str, float] = 1.0,
         mmd: float = 1.0,
         independence: float = 0.0,
+        independence_measure: Independence = "nocco",
         kernel: str = "rbf",
         unbiased: bool = False,
         mmd_on: MMDOn = "joint",
@@ -87,7 +89,9 @@ class MFMObjective(nn.Module):
         if reconstruction_loss not in RECONSTRUCTION_LOSSES:
             known = nearest(reconstruction_loss, RECONSTRUCTION_LOSSES)
             raise ConfigurationError(f"unknown reconstruction loss {reconstruction_loss!r}: {known}")
+        check_independence(independence_measure)
         self.task = task
+        self.independence_measure = independence_measure
         self.prediction_weight = _weight("prediction", prediction)
         self.mmd_weight = _weight("mmd", mmd)
         self.independence_weight = _weight("independence", independence)
@@ -146,9 +150,10 @@ class MFMObjective(nn.Module):
         parts |= divergences
         weighted += [self.mmd_weight * part for part in divergences.values()]
         if self.independence_weight:
-            dependences = _dependences(z_y, z, known)
-            parts |= dependences
-            weighted += [self.independence_weight * part for part in dependences.values()]
+            codes = {name: (code, known[name]) for name, code in z.items()}
+            found = dependences(z_y, codes, prediction, self.independence_measure)
+            parts |= found
+            weighted += [self.independence_weight * part for part in found.values()]
         return LossParts(torch.stack(weighted).sum(), parts)
 
     def costs(
@@ -229,16 +234,6 @@ class MFMObjective(nn.Module):
                     f"the weights of reconstruction have none for modality {name!r}; add it, or the key 'default'"
                 )
         return {name: weight for name, weight in weights.items() if weight is not None}
-
-
-def _dependences(z_y: Tensor, z: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Normalised HSIC of Z_y with each Z_ai among the samples that have it; 0 where they are too few to say."""
-    return {
-        f"independence/{name}": normalized_hsic(z_y, z[name], weights=mask).masked_fill(
-            mask.sum() < MINIMUM_SAMPLES, 0.0
-        )
-        for name, mask in known.items()
-    }
 
 
 def _blocks(z_y: Tensor, z: Mapping[str, Tensor], known: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:

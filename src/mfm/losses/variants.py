@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mfm.losses.hsic import MINIMUM_SAMPLES, normalized_hsic
+from mfm.losses.independence import dependences
 from mfm.losses.kl import gaussian_kl
 from mfm.losses.objective import LossParts, MFMObjective, _weight
 
@@ -80,13 +80,8 @@ class VariantObjective(MFMObjective):
             parts |= divergences
             weighted += [self.mmd_weight * part for part in divergences.values()]
         if self.independence_weight and "z_y" in blocks:
-            dependences = {
-                f"independence/{name}": normalized_hsic(blocks["z_y"][0], code, weights=known).masked_fill(
-                    known.sum() < MINIMUM_SAMPLES, 0.0
-                )
-                for name, (code, known) in blocks.items()
-                if name != "z_y"
-            }
-            parts |= dependences
-            weighted += [self.independence_weight * part for part in dependences.values()]
+            others = {name: block for name, block in blocks.items() if name != "z_y"}
+            found = dependences(blocks["z_y"][0], others, prediction, self.independence_measure)
+            parts |= found
+            weighted += [self.independence_weight * part for part in found.values()]
         return LossParts(torch.stack(weighted).sum(), parts)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from mfm.errors import ConfigurationError, nearest
 from mfm.models import mfn as _mfn  # noqa: F401  (makes the paper's fusion known by its name)
+from mfm.models.code_noise import CodeNoise, GaussianNoise
 from mfm.models.decoders import DECODERS, Decoder
 from mfm.models.encoders import ENCODERS, Encoder
 from mfm.models.fusion import FUSIONS
@@ -39,14 +38,16 @@ class MFMOutput(NamedTuple):
     Attributes:
         prediction: Y^, (B, output_dim); logits for classification.
         reconstruction: Modality -> X^_i (B, T_m, D_m) for the modalities that the batch has.
-        codes: Z.
-        factors: F.
+        codes: Z, without noise.
+        factors: F, of the codes as drawn.
+        drawn: Z as drawn while training with noise; otherwise `codes`.
     """
 
     prediction: Tensor
     reconstruction: dict[str, Tensor]
     codes: Codes
     factors: Factors
+    drawn: Codes
 
 
 class MFM(nn.Module):
@@ -85,9 +86,9 @@ class MFM(nn.Module):
         dropout_y: Dropout in G_y.
         dropout: Dropout in G_ai, per modality.
         dropout_head: Dropout in D.
-        code_noise: Deviation of the Gaussian noise that `forward` adds to the codes before G while training, >= 0;
-            the paper has none. A dimension of Z that G hardly needs carries nothing through it, so that spare
-            dimensions of Z_y do not fill up with what belongs to one modality. The codes in the output are without it.
+        code_noise: Deviation of the Gaussian noise that `forward` adds to the codes before G while training, >= 0, or
+            `learned` (see `mfm.models.code_noise`); the paper has none. Spare dimensions of Z_y then need not fill up
+            with what belongs to one modality.
         aligned: Whether step t is the same moment in all modalities (word-aligned features).
 
     Raises:
@@ -109,7 +110,7 @@ class MFM(nn.Module):
         dropout_y: float = 0.0,
         dropout: float | Mapping[str, float] = 0.0,
         dropout_head: float = 0.0,
-        code_noise: float = 0.0,
+        code_noise: CodeNoise = 0.0,
         aligned: bool = True,
     ) -> None:
         super().__init__()
@@ -120,9 +121,6 @@ class MFM(nn.Module):
             check_value(option, size, Size)
         for option, rate in (("dropout_y", dropout_y), ("dropout_head", dropout_head)):
             check_value(option, rate, Rate)
-        if isinstance(code_noise, bool) or not isinstance(code_noise, int | float) or not 0 <= code_noise < math.inf:
-            raise ConfigurationError(f"code_noise is {code_noise!r}, but must be a deviation >= 0")
-        self.code_noise = float(code_noise)
         z_i, f_i = spread_checked("z", z, names, Size), spread_checked("f", f, names, Size)
         dropout_i = spread_checked("dropout", dropout, names, Rate)
         encoder_i: dict[str, Spec] = spread("encoder", encoder, names)
@@ -141,6 +139,8 @@ class MFM(nn.Module):
             {i: DECODERS.build(decoder_i[i], f_y=f_y, f_i=f_i[i], output_dim=self.feature_dims[i]) for i in names}
         )
         self.head = _head(f_y, output_dim, dropout_head) if output_dim else None
+        self.noise_y = GaussianNoise(z_y, code_noise)
+        self.noise = PerModality({i: GaussianNoise(z_i[i], code_noise) for i in names})
 
     def encode(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]
@@ -166,11 +166,9 @@ class MFM(nn.Module):
         return Factors(self.factor_y(codes.z_y), {i: network(codes.z[i]) for i, network in self.factors.items()})
 
     def perturb(self, codes: Codes) -> Codes:
-        """Codes with noise of deviation `code_noise` while training; the same codes, and nothing drawn, otherwise."""
-        if not self.training or not self.code_noise:
-            return codes
-        noisy = {i: code + self.code_noise * torch.randn_like(code) for i, code in codes.z.items()}
-        return Codes(codes.z_y + self.code_noise * torch.randn_like(codes.z_y), noisy)
+        """Codes with noise while training; the same codes, and nothing drawn, otherwise."""
+        z = {i: noise(codes.z[i]) for i, noise in self.noise.items()}
+        return Codes(self.noise_y(codes.z_y), z)
 
     def decode(
         self, factors: Factors, steps: Mapping[str, int], inputs: Mapping[str, Tensor] | None = None
@@ -207,10 +205,11 @@ class MFM(nn.Module):
         """Infer, factorise, predict and reconstruct; arguments as in `encode`."""
         observed, observed_lengths = self._observed(features, lengths, present)
         codes = self._encode(observed, observed_lengths)
-        factors = self.factorize(self.perturb(codes))
+        drawn = self.perturb(codes)
+        factors = self.factorize(drawn)
         steps = {i: x.shape[1] for i, x in features.items()}
         inputs = {i: observed[i][:, : steps[i]] for i in steps}
-        return MFMOutput(self.predict(factors.f_y), self.decode(factors, steps, inputs), codes, factors)
+        return MFMOutput(self.predict(factors.f_y), self.decode(factors, steps, inputs), codes, factors, drawn)
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each part, `encoders/<modality>` and so on, and their sum under `total`.

@@ -191,7 +191,7 @@ def infer(
     factors = model.factorize(codes)
     observed = observed_modalities(model, lengths, present)
     reconstruction = _decoded(model, factors, features, lengths, observed)
-    return MFMOutput(model.predict(factors.f_y), reconstruction, codes, factors)
+    return MFMOutput(model.predict(factors.f_y), reconstruction, codes, factors, codes)
 
 
 def generate(model: MFM, codes: Codes, features: Mapping[str, Tensor]) -> MFMOutput:
@@ -199,9 +199,10 @@ def generate(model: MFM, codes: Codes, features: Mapping[str, Tensor]) -> MFMOut
 
     While training, the codes have the noise that the model's own training has.
     """
-    factors = model.factorize(model.perturb(codes))
+    drawn = model.perturb(codes)
+    factors = model.factorize(drawn)
     reconstruction = model.decode(factors, {name: x.shape[1] for name, x in features.items()})
-    return MFMOutput(model.predict(factors.f_y), reconstruction, codes, factors)
+    return MFMOutput(model.predict(factors.f_y), reconstruction, codes, factors, drawn)
 
 
 def _decoded(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mfm.errors import ConfigurationError, nearest
+from mfm.models.code_noise import CodeNoise, GaussianNoise, checked_deviation
 from mfm.models.decoders import DECODERS, Decoder
 from mfm.models.encoders import ENCODERS, Encoder
 from mfm.models.fusion import FUSIONS
@@ -59,13 +60,15 @@ class AblationOutput(NamedTuple):
         prediction: Y^, (B, output_dim).
         reconstruction: Modality -> X^_i (B, T_m, D_m) for the batch's modalities; empty if nothing is generated.
         posterior: Q(Z | X).
-        factors: F, of the sampled or perturbed codes while training; blocks as in `Posterior`.
+        factors: F, of the codes as drawn; blocks as in `Posterior`.
+        drawn: Z, sampled or with noise while training; otherwise the posterior's mean.
     """
 
     prediction: Tensor
     reconstruction: dict[str, Tensor]
     posterior: Posterior
     factors: Factors
+    drawn: Codes
 
 
 class AblationModel(nn.Module):
@@ -123,7 +126,7 @@ class AblationModel(nn.Module):
         dropout: float | Mapping[str, float] = 0.0,
         dropout_shared: float = 0.0,
         dropout_head: float = 0.0,
-        code_noise: float = 0.0,
+        code_noise: CodeNoise = 0.0,
         aligned: bool = True,
     ) -> None:
         super().__init__()
@@ -136,10 +139,8 @@ class AblationModel(nn.Module):
         rates = (("dropout_y", dropout_y), ("dropout_shared", dropout_shared), ("dropout_head", dropout_head))
         for option, rate in rates:
             check_value(option, rate, Rate)
-        check_value("code_noise", code_noise, Annotated[float, Range(0.0)])
-        if self.gaussian and code_noise:
+        if self.gaussian and checked_deviation(code_noise):
             raise ConfigurationError("a gaussian posterior draws its own noise: set code_noise to 0")
-        self.code_noise = float(code_noise)
         z_i, f_i = spread_checked("z", z, names, Size), spread_checked("f", f, names, Size)
         dropout_i = spread_checked("dropout", dropout, names, Rate)
         encoder_i: dict[str, Spec] = spread("encoder", encoder, names)
@@ -168,6 +169,9 @@ class AblationModel(nn.Module):
         )
         label_width = f_y if layout.joint else sum(f_i.values())
         self.head = _head(label_width, output_dim, dropout_head) if output_dim else None
+        self.noise_y = GaussianNoise(z_y if layout.joint else 0, code_noise)
+        widths = {**{i: z_i[i] for i in own}, **({SHARED: z_shared} if layout.shared else {})}
+        self.noise = PerModality({i: GaussianNoise(width, code_noise) for i, width in widths.items()})
 
     def encode(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]
@@ -178,11 +182,11 @@ class AblationModel(nn.Module):
     def draw(self, posterior: Posterior) -> Codes:
         """Codes to go on with: a sample of a Gaussian or a perturbed point while training, the mean otherwise."""
         mean, log_variance = posterior
-        if not self.training or (log_variance is None and not self.code_noise):
+        if not self.training:
             return mean
         if log_variance is None:
-            z = {i: code + self.code_noise * torch.randn_like(code) for i, code in mean.z.items()}
-            return Codes(mean.z_y + self.code_noise * torch.randn_like(mean.z_y), z)
+            z = {i: self.noise[i](code) for i, code in mean.z.items()}
+            return Codes(self.noise_y(mean.z_y), z)
         z = {i: code + (0.5 * log_variance.z[i]).exp() * torch.randn_like(code) for i, code in mean.z.items()}
         return Codes(mean.z_y + (0.5 * log_variance.z_y).exp() * torch.randn_like(mean.z_y), z)
 
@@ -220,10 +224,11 @@ class AblationModel(nn.Module):
         """Infer, draw, factorise, predict and reconstruct; arguments as in `encode`."""
         observed, observed_lengths = observed_inputs(self.feature_dims, features, lengths, present)
         posterior = self._encode(observed, observed_lengths)
-        factors = self.factorize(self.draw(posterior))
+        drawn = self.draw(posterior)
+        factors = self.factorize(drawn)
         steps = {i: x.shape[1] for i, x in features.items()}
         inputs = {i: observed[i][:, : steps[i]] for i in steps}
-        return AblationOutput(self.predict(factors), self.decode(factors, steps, inputs), posterior, factors)
+        return AblationOutput(self.predict(factors), self.decode(factors, steps, inputs), posterior, factors, drawn)
 
     def _encode(self, observed: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> Posterior:
         z = {i: encoder(observed[i], lengths[i]) for i, encoder in self.encoders.items()}

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from mfm.corpora import CORPORA
 from mfm.data.batch import AffectBatch
 from mfm.errors import ConfigurationError, nearest
+from mfm.losses.independence import Independence
 from mfm.losses.objective import LossParts, MFMObjective
 from mfm.losses.surrogate import SurrogateObjective
+from mfm.models.code_noise import CodeNoise
 from mfm.models.mfm import MFM, MFMOutput
 from mfm.models.subsets import SubsetDistribution
 from mfm.models.surrogate import (
@@ -64,13 +66,16 @@ class MFMModule(AffectModule):
         dropout_y: Dropout in G_y, [0, 1).
         dropout: Dropout in each G_i, [0, 1).
         dropout_head: Dropout in the head D, [0, 1).
-        code_noise: Deviation of Gaussian noise on the codes before G while training; the paper has none.
+        code_noise: Deviation of Gaussian noise on the codes before G while training, or `learned`, one deviation for
+            each dimension; the paper has none. MMD and independence are those of the codes with noise.
         weight_prediction: Weight of the prediction loss.
         weight_reconstruction: Weight of each modality's reconstruction loss (lambda_i).
         weight_mmd: Weight of MMD(Q(Z), P(Z)) (lambda).
-        weight_independence: Weight of the normalised HSIC between Z_y and each Z_i, which keeps the label out of the
-            Z_i; the paper has none. 1 together with `weight_mmd: 10`, `code_noise: 0.5` and a `z_y` as wide as the
-            label separates factors (`factors.yaml`); with much more, the block that sees the label first keeps it.
+        independence: What tells how far Z_y is from independent of each Z_i: `nocco` or `hsic`; see
+            `mfm.losses.independence`.
+        weight_independence: Weight of that dependence, which keeps the label out of the Z_i and their content out of
+            Z_y; the paper has none. 1 together with `weight_mmd: 10` and `code_noise: learned` separates factors
+            (`factors.yaml`).
         kernel: Kernel of the MMD: `rbf` (several scales), `imq`, or `original` (the authors', nearly flat).
         mmd_on: MMD on the `joint` Z, as the paper's objective says, or on its `marginals`, as the authors' code does.
         unbiased: Unbiased (U-statistic) instead of biased (V-statistic) estimate of the MMD.
@@ -102,10 +107,11 @@ class MFMModule(AffectModule):
         dropout_y: float = 0.0,
         dropout: float | dict[str, float] = 0.0,
         dropout_head: float = 0.0,
-        code_noise: float = 0.0,
+        code_noise: CodeNoise = 0.0,
         weight_prediction: float = 1.0,
         weight_reconstruction: float | dict[str, float] = 1.0,
         weight_mmd: float = 1.0,
+        independence: Independence = "nocco",
         weight_independence: float = 0.0,
         kernel: str = "rbf",
         mmd_on: Literal["joint", "marginals"] = "joint",
@@ -147,6 +153,7 @@ class MFMModule(AffectModule):
             reconstruction=for_modalities(weight_reconstruction, used),
             mmd=weight_mmd,
             independence=weight_independence,
+            independence_measure=independence,
             kernel=kernel,
             mmd_on=mmd_on,
             unbiased=unbiased,
@@ -232,8 +239,8 @@ class MFMModule(AffectModule):
             features,
             batch.lengths,
             batch.present,
-            output.codes.z_y,
-            output.codes.z,
+            output.drawn.z_y,
+            output.drawn.z,
         )
         # where evaluation takes modalities away there is no full encoder's code to compare with
         if self.surrogate is None or (not self.training and self._data_option("missing", [])):

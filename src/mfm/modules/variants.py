@@ -9,7 +9,9 @@ from torch import Tensor, nn
 
 from mfm.data.batch import AffectBatch
 from mfm.errors import ConfigurationError, nearest
+from mfm.losses.independence import Independence
 from mfm.losses.variants import VariantObjective
+from mfm.models.code_noise import CodeNoise
 from mfm.models.mfm import Codes
 from mfm.models.variants import SHARED, AblationModel, AblationOutput, Variant
 from mfm.modules.base import AffectModule, Prediction, StepOutput
@@ -48,7 +50,8 @@ class AblationModule(AffectModule):
         weight_prediction: Weight of the prediction loss.
         weight_reconstruction: Weight of each modality's reconstruction loss.
         weight_mmd: Weight of MMD.
-        weight_independence: Weight of the normalised HSIC between Z_y and the generative codes, where there are both.
+        independence: As in `MFMModule`.
+        weight_independence: Weight of the dependence of Z_y and the generative codes, where there are both.
         kernel: Kernel of the MMD.
         mmd_on: `joint` or `marginals`.
         unbiased: Unbiased estimate of the MMD.
@@ -75,10 +78,11 @@ class AblationModule(AffectModule):
         dropout: float | dict[str, float] = 0.0,
         dropout_shared: float = 0.0,
         dropout_head: float = 0.0,
-        code_noise: float = 0.0,
+        code_noise: CodeNoise = 0.0,
         weight_prediction: float = 1.0,
         weight_reconstruction: float | dict[str, float] = 1.0,
         weight_mmd: float = 1.0,
+        independence: Independence = "nocco",
         weight_independence: float = 0.0,
         kernel: str = "rbf",
         mmd_on: Literal["joint", "marginals"] = "joint",
@@ -120,6 +124,7 @@ class AblationModule(AffectModule):
             mmd=weight_mmd,
             beta=weight_kl,
             independence=weight_independence,
+            independence_measure=independence,
             kernel=kernel,
             mmd_on=mmd_on,
             unbiased=unbiased,
@@ -152,7 +157,8 @@ class AblationModule(AffectModule):
         if self.model.layout.generates:
             joint = ["z_y", *([SHARED] if self.model.layout.shared else [])]
             known = _known(batch, self.model.modalities, joint)
-            blocks = {name: (code, known[name]) for name, code in _blocks(mean, "z_y").items()}
+            codes = output.drawn if log_variance is None else mean  # KL is of the posterior's mean and variance
+            blocks = {name: (code, known[name]) for name, code in _blocks(codes, "z_y").items()}
             spread = None if log_variance is None else _blocks(log_variance, "z_y")
         parts = self.objective.of_blocks(
             output.prediction,

@@ -1,0 +1,59 @@
+"""How far the discriminative code is from being independent of the generative ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from mfm.errors import ConfigurationError, nearest
+from mfm.losses.hsic import MINIMUM_SAMPLES, normalized_hsic
+from mfm.losses.nocco import nocco
+
+Independence = Literal["nocco", "hsic"]
+"""Measures by name:
+
+* `nocco`: D is the normalised cross-covariance (`mfm.losses.nocco`), and each block gives up what is not its own:
+  D(Z_y, sg Z_ai) + D(sg Y^, Z_ai) with sg for "no gradient from here". Z_y loses what modality i has for itself,
+  Z_ai what the label needs. Without a label Z_y stands for Y^.
+* `hsic`: D is the normalised HSIC (`mfm.losses.hsic`), D(Z_y, Z_ai), whose gradient reaches both.
+"""
+
+
+def check_independence(name: str) -> None:
+    """Refuse an unknown measure.
+
+    Raises:
+        ConfigurationError: No measure of that name; the nearest one is named.
+    """
+    if name not in get_args(Independence):
+        raise ConfigurationError(f"unknown independence {name!r}: {nearest(str(name), get_args(Independence))}")
+
+
+def dependences(
+    z_y: Tensor,
+    z: Mapping[str, tuple[Tensor, Tensor]],
+    prediction: Tensor,
+    measure: str = "nocco",
+) -> dict[str, Tensor]:
+    """Dependence of Z_y with each generative code, over the samples that have it.
+
+    Args:
+        z_y: (B, z_y) codes.
+        z: Name -> codes (B, z_i), and whether each sample has them, (B,) bool.
+        prediction: (B, K) Y^; (B, 0) for a model without head.
+        measure: A name in `Independence`.
+
+    Returns:
+        `independence/<name>` -> scalar >= 0; 0 where fewer than `MINIMUM_SAMPLES` samples have the code.
+    """
+    found = {}
+    for name, (code, known) in sorted(z.items()):
+        if measure == "hsic":
+            value = normalized_hsic(z_y, code, weights=known)
+        else:
+            label = prediction if prediction.shape[1] else z_y
+            value = nocco(z_y, code.detach(), weights=known) + nocco(label.detach(), code, weights=known)
+        found[f"independence/{name}"] = value.masked_fill(known.sum() < MINIMUM_SAMPLES, 0.0)
+    return found

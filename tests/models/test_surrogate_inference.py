@@ -79,7 +79,8 @@ def test_a_batch_equals_its_samples_one_by_one(encoder):
 def test_what_is_inferred_and_what_is_not():
     model, surrogate = build()
     features, lengths, present = mixed()
-    own, inferred = model.encode(features, lengths, present), surrogate(features, lengths, present)
+    own = model.encode(features, lengths, present)
+    inferred = surrogate(features, lengths, present, own.z_y)
     codes = infer_codes(model, surrogate, features, lengths, present)
     for row in range(8):
         there = [name for name in DIMS if present[name][row]]

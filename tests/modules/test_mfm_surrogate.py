@@ -53,6 +53,44 @@ def test_the_model_starts_and_predicts_as_without_a_surrogate():
     assert all(torch.equal(one.codes[name], other.codes[name]) for name in one.codes)
 
 
+def test_the_model_trains_bit_for_bit_as_without_a_surrogate():
+    trained = []
+    for options in ({}, {"surrogate": "joint", **SURROGATE}):
+        module = build(code_noise=0.1, **options)
+        optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+        torch.manual_seed(7)
+        for _ in range(3):
+            optimizer.zero_grad()
+            module.step(batch()).loss.backward()
+            optimizer.step()
+        trained.append((module, torch.get_rng_state()))
+    (plain, state), (joint, joint_state) = trained
+    assert torch.equal(state, joint_state)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, joint.state_dict()[name]), name
+    assert all(parameter.requires_grad for parameter in joint.parameters())
+
+
+def test_an_untrained_surrogate_is_the_models_own_inference_of_the_label():
+    module = build(surrogate="joint", **SURROGATE).eval()
+    gone = without(batch(), {"text": torch.ones(6, dtype=torch.bool)})
+    assert torch.equal(module.predict_label(gone), module.predict_label(gone, surrogate=False))
+
+
+def test_its_draws_depend_on_seed_step_and_process_and_on_nothing_else(monkeypatch):
+    def drawn(seed, step, rank, before):
+        module = build(surrogate="joint", **SURROGATE)
+        monkeypatch.setattr(MFMModule, "global_step", step)
+        monkeypatch.setattr(MFMModule, "global_rank", rank)
+        torch.manual_seed(seed)
+        torch.rand(before)
+        with module._own_draws():
+            return float(torch.rand(()))
+
+    assert drawn(1, 2, 3, 0) == drawn(1, 2, 3, 5)
+    assert len({drawn(*place, 0) for place in ((1, 2, 3), (2, 2, 3), (1, 3, 3), (1, 2, 4))}) == 4
+
+
 def test_no_surrogate_draws_nothing_more():
     states = []
     for options in ({}, {"surrogate": None, "surrogate_subsets": "per_size", "surrogate_weight": 3.0}):
@@ -90,6 +128,7 @@ def test_posthoc_training_moves_the_surrogate_alone(tmp_path):
 
 def test_evaluation_infers_and_training_does_not():
     module = build(surrogate="joint", **SURROGATE)
+    torch.nn.init.normal_(module.surrogate.to_z_y.weight)
     gone = without(batch(), {"text": torch.ones(6, dtype=torch.bool)})
     module.model.eval()  # no dropout in either
     training = module(gone)[0].prediction

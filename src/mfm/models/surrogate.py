@@ -22,9 +22,12 @@ class Surrogate(nn.Module):
     The paper's surrogate inference (Tsai et al., ICLR 2019, arXiv 1806.06176) approximates Q(Z | X_1:M) from what was
     observed; the authors' code has two networks for each single modality that may be missing. Here
 
-        e_i = encoder_i(X_i)      p_i = 1 where X_i was observed, else 0
-        s   = ReLU MLP of two layers([p_1 e_1 .. p_M e_M; p_1 .. p_M])
-        Z_y = A_y s + b_y         Z_ai = A_i s + b_i
+        e_i = encoder_i(X_i)      p_i = 1 where X_i was observed, else 0      Z_y^0 = the model's own Q(Z_y | X_obs)
+        s   = ReLU MLP of two layers([p_1 e_1 .. p_M e_M; p_1 .. p_M; Z_y^0])
+        Z_y = Z_y^0 + A_y s + b_y                Z_ai = A_i s + b_i
+
+    A_y and b_y start at 0: it learns what the model's own fusion misses when modalities are absent, and starts no worse
+    than that.
 
     No output depends on a padded step or on the features of an absent modality, and every parameter takes part in
     every pass, whatever was observed.
@@ -64,7 +67,7 @@ class Surrogate(nn.Module):
             {i: ENCODERS.build(encoder_i[i], input_dim=self.feature_dims[i], code_dim=width_i[i]) for i in names}
         )
         self.fuse = nn.Sequential(
-            nn.Linear(sum(width_i.values()) + len(names), hidden),
+            nn.Linear(sum(width_i.values()) + len(names) + z_y, hidden),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(hidden, hidden),
@@ -72,10 +75,16 @@ class Surrogate(nn.Module):
             nn.Dropout(dropout),
         )
         self.to_z_y = nn.Linear(hidden, z_y)
+        nn.init.zeros_(self.to_z_y.weight)
+        nn.init.zeros_(self.to_z_y.bias)
         self.to_z = PerModality({i: nn.Linear(hidden, z[i]) for i in names})
 
     def forward(
-        self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], observed: Mapping[str, Tensor]
+        self,
+        features: Mapping[str, Tensor],
+        lengths: Mapping[str, Tensor],
+        observed: Mapping[str, Tensor],
+        own_z_y: Tensor,
     ) -> Codes:
         """Infer all codes of a batch.
 
@@ -83,6 +92,7 @@ class Surrogate(nn.Module):
             features: Modality -> (B, T_m, D_m), left-aligned; a modality that is not there is absent for all.
             lengths: Modality -> (B,) int64 real steps.
             observed: Modality -> (B,) bool; where False, features and length are not looked at.
+            own_z_y: (B, z_y) Z_y^0, what the model's own fusion makes of the observed.
 
         Returns:
             The codes, for every modality of the model; zeros, the prior's mean, where nothing was observed.
@@ -97,10 +107,10 @@ class Surrogate(nn.Module):
             parts.append(self.encoders[name](x, own))
             masks.append(own > 0)
         mask = torch.stack(masks, dim=1)
-        state = self.fuse(torch.cat([*parts, mask.to(parts[0].dtype)], dim=1))
+        state = self.fuse(torch.cat([*parts, mask.to(parts[0].dtype), own_z_y], dim=1))
         nothing = ~mask.any(dim=1, keepdim=True)
         return Codes(
-            self.to_z_y(state).masked_fill(nothing, 0.0),
+            (own_z_y + self.to_z_y(state)).masked_fill(nothing, 0.0),
             {name: to_z(state).masked_fill(nothing, 0.0) for name, to_z in self.to_z.items()},
         )
 
@@ -125,7 +135,7 @@ def completely_observed(observed: Mapping[str, Tensor]) -> Tensor:
 
 def surrogate_codes(
     surrogate: Surrogate,
-    codes: Codes,
+    own: Codes,
     features: Mapping[str, Tensor],
     lengths: Mapping[str, Tensor],
     observed: Mapping[str, Tensor],
@@ -134,13 +144,13 @@ def surrogate_codes(
 
     Args:
         surrogate: Phi.
-        codes: What the model's encoders make of the batch, Z_ai of the observed among them.
+        own: What the model's encoders make of the observed, as `MFM.encode`.
         features: As in `Surrogate.forward`.
         lengths: As in `Surrogate.forward`.
         observed: Modality -> (B,) bool, for every modality of the model.
     """
-    inferred = surrogate(features, lengths, observed)
-    z = {name: torch.where(observed[name][:, None], codes.z[name], code) for name, code in inferred.z.items()}
+    inferred = surrogate(features, lengths, observed, own.z_y)
+    z = {name: torch.where(observed[name][:, None], own.z[name], code) for name, code in inferred.z.items()}
     return Codes(inferred.z_y, z)
 
 

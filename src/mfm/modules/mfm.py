@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, cast
 
 import torch
@@ -83,7 +84,7 @@ class MFMModule(AffectModule):
         reconstruction_loss: `mse` (the paper's) or `l1`.
         surrogate: Inference from whatever was observed, for samples that lack a modality: trained `joint`ly with the
             model, or `posthoc` on the frozen model of `init_from`; null has none. Samples that have every modality
-            never go through it.
+            never go through it, and the model trains exactly as without (unless gradients are clipped by their norm).
         surrogate_subsets: What it is shown while training: `uniform` over all subsets, `per_size`, `empirical` (the
             batch's own presence patterns), or weights: `{text+audio: 2, text: 1}`.
         surrogate_weight: Weight of its loss.
@@ -163,17 +164,18 @@ class MFMModule(AffectModule):
         self.surrogate_mode, self.init_from = surrogate, init_from
         self.surrogate: Surrogate | None = None
         _check_surrogate(surrogate, surrogate_weight, init_from)
-        if surrogate is not None:  # after everything else, so that the model starts as it would without
+        if surrogate is not None:
             self.subsets = SubsetDistribution(surrogate_subsets, used)
             self.surrogate_weight = surrogate_weight
             self.surrogate_objective = SurrogateObjective(self.objective)
-            self.surrogate = surrogate_for(
-                self.model,
-                encoder=for_modalities(surrogate_encoder, used),
-                width=for_modalities(surrogate_width, used),
-                hidden=surrogate_hidden,
-                dropout=surrogate_dropout,
-            )
+            with torch.random.fork_rng([]):
+                self.surrogate = surrogate_for(
+                    self.model,
+                    encoder=for_modalities(surrogate_encoder, used),
+                    width=for_modalities(surrogate_width, used),
+                    hidden=surrogate_hidden,
+                    dropout=surrogate_dropout,
+                )
         if surrogate == "posthoc":
             self.model.requires_grad_(False)
 
@@ -253,11 +255,13 @@ class MFMModule(AffectModule):
     def _surrogate_loss(
         self, surrogate: Surrogate, batch: AffectBatch, features: dict[str, Tensor], full: MFMOutput
     ) -> LossParts:
-        """One pass of surrogate inference on subsets drawn for the batch."""
+        """One pass of surrogate inference on subsets drawn for the batch; it teaches the surrogate alone."""
         present = observed_modalities(self.model, batch.lengths, batch.present)
-        observed = self.subsets.draw(present)
-        codes = surrogate_codes(surrogate, full.codes, features, batch.lengths, observed)
-        inferred = generate(self.model, codes, features)
+        with self._own_draws(), _frozen(self.model):
+            observed = self.subsets.draw(present)
+            own = self.model.encode(features, batch.lengths, observed)
+            codes = surrogate_codes(surrogate, own, features, batch.lengths, observed)
+            inferred = generate(self.model, codes, features)
         return self.surrogate_objective(
             inferred.prediction,
             batch.target,
@@ -273,6 +277,17 @@ class MFMModule(AffectModule):
             full.codes.z,
         )
 
+    @contextmanager
+    def _own_draws(self) -> Iterator[None]:
+        """Draws that leave the global random state as it was, so that the model trains as it would without them.
+
+        They depend on seed, step and process alone: a run that is killed and goes on makes the same ones.
+        """
+        device = self.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed((torch.initial_seed() * 1_000_003 + self.global_step * 1_009 + self.global_rank) % 2**63)
+            yield
+
     def predict_step(self, batch: AffectBatch, batch_idx: int) -> Prediction:
         """Predictions, codes and factors of one batch."""
         output, _ = self(batch)
@@ -284,6 +299,19 @@ class MFMModule(AffectModule):
             {"y": output.codes.z_y.float(), **{name: code.float() for name, code in output.codes.z.items()}},
             {"y": output.factors.f_y.float(), **{name: factor.float() for name, factor in output.factors.f.items()}},
         )
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """Gradients pass through what the model computes here, and none of its parameters gets any."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _check_surrogate(mode: str | None, weight: float, init_from: str | None) -> None:

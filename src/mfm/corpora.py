@@ -328,3 +328,19 @@ MUSTARD = register(
         obtain=_MULT,
     )
 )
+
+DIGITS = register(
+    Corpus(
+        name="digits",
+        title="Paired digits",
+        task="multiclass",
+        targets=("digit",),
+        classes=tuple("0123456789"),
+        convention="classes",
+        monitor="val/acc",
+        mode="max",
+        citation="scikit-learn's digits (UCI, 1998), MNIST (LeCun et al., 1998) and SVHN (Netzer et al., 2011)",
+        obtain="put MNIST's four idx files and SVHN's train_32x32.mat and test_32x32.mat into one folder and give that "
+        "with --data.path",
+    )
+)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,23 @@ class FeatureStatistics:
         std: (D,) float64, population deviation; 1 for a feature that is constant.
         count: (D,) int64, finite values seen.
         nonfinite: NaN and infinite values left out, all features together.
+        constant: (D,) bool, features that never vary.
     """
 
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
     count: NDArray[np.int64]
     nonfinite: int
+    constant: NDArray[np.bool_]
+
+    def with_one_deviation(self) -> FeatureStatistics:
+        """The same with one deviation for all features, the root of their mean variance.
+
+        For features that share a unit, such as pixels: each scaled by its own deviation, a pixel at the border that
+        is hardly ever inked would count as much as those that make the picture.
+        """
+        variance = float(np.mean(np.where(self.constant, 0.0, self.std**2)))
+        return replace(self, std=np.full_like(self.std, np.sqrt(variance) if variance > 0 else 1.0))
 
 
 def feature_statistics(
@@ -121,8 +132,9 @@ def block_statistics(blocks: Iterable[FloatArray], dim: int, name: str) -> Featu
             high = np.maximum(high, np.where(finite, block, -np.inf).max(axis=0, initial=-np.inf))
     _check_counts(count, name)
     # equality of extremes, not a zero variance, tells a constant: rounding leaves a tiny variance
-    std = np.where(low == high, 1.0, np.sqrt(squares / count))
-    return FeatureStatistics(mean, np.where(std > 0, std, 1.0), count, nonfinite)
+    constant = low == high
+    std = np.where(constant, 1.0, np.sqrt(squares / count))
+    return FeatureStatistics(mean, np.where(std > 0, std, 1.0), count, nonfinite, constant)
 
 
 def _check_counts(count: NDArray[np.int64], name: str) -> None:

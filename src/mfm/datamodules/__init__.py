@@ -11,9 +11,11 @@ from mfm.datamodules.corpora import (
     SIMSDataModule,
     YouTubeDataModule,
 )
+from mfm.datamodules.digits import DigitsDataModule
 
 __all__ = [
     "AffectDataModule",
+    "DigitsDataModule",
     "IEMOCAPDataModule",
     "MMMODataModule",
     "MOSEIDataModule",

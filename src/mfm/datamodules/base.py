@@ -18,14 +18,14 @@ from mfm.data.batch import AffectBatch, draw_absent, without
 from mfm.data.collate import collate
 from mfm.data.dataset import AffectConcat, AffectDataset, Padding, resolve_max_lengths
 from mfm.data.readers import fingerprint
-from mfm.data.records import SPLITS, SplitData
+from mfm.data.records import SPLITS, CorpusData, SplitData
 from mfm.data.sampling import LengthBucketBatchSampler
 from mfm.data.statistics import FeatureStatistics
 from mfm.datamodules.opening import check_ids, open_corpus
 from mfm.datamodules.options import check_choice, check_missing, check_numbers, missing_rates
 from mfm.errors import ConfigurationError, DataFormatError
 
-Normalize = Literal["standard", "none"]
+Normalize = Literal["standard", "shared", "none"]
 DuplicateIds = Literal["refuse", "keep"]
 PredictSplit = Literal["train", "valid", "test", "all"]
 _STAGES = {"validate": "valid", "sanity_check": "valid", "test": "test", "predict": "predict"}
@@ -50,7 +50,8 @@ class AffectDataModule(LightningDataModule):
         max_lengths: Longest sequence, one number for all modalities or one for each; the first steps are kept.
         num_workers: Processes that read ahead. 0 reads in the main process, which suffices for most corpora.
         normalize: `standard`: features are brought to mean 0 and deviation 1 by statistics of the training split's
-            real steps, NaN and infinities left out. `none`: features as they are.
+            real steps, NaN and infinities left out. `shared`: to mean 0, all features of a modality by one deviation,
+            for pixels. `none`: features as they are.
         train_fraction: Part of the training split to use, in (0, 1], drawn by `seed`.
         missing: Modalities taken away at every evaluation (validate, test, predict), e.g. `[text]`. At
             evaluation, the file need not have them.
@@ -125,7 +126,7 @@ class AffectDataModule(LightningDataModule):
         self.missing = list(missing or [])
         self.corpus_record = self._record(corpus)
         self.corpus_name = self.corpus_record.name
-        self._data, self.feature_dims = open_corpus(path, self.corpus_record, modalities, self.missing, feature_dims)
+        self._data, self.feature_dims = self._open(modalities, feature_dims)
         self.modalities = sorted(self.feature_dims)
         check_missing(self.missing, self.modalities)
         self.missing_rates = missing_rates(missing_rate, self.modalities)
@@ -134,6 +135,12 @@ class AffectDataModule(LightningDataModule):
         self.statistics: dict[str, FeatureStatistics] | None = None
         self._datasets: dict[str, AffectDataset | AffectConcat] = {}
         self._fingerprint: str | None = None
+
+    def _open(
+        self, modalities: list[str] | None, feature_dims: dict[str, int] | None
+    ) -> tuple[CorpusData, dict[str, int]]:
+        """What is at `path`, and the dimensions of the modalities in use; for corpora that are no single file."""
+        return open_corpus(self.path, self.corpus_record, modalities, self.missing, feature_dims)
 
     def _record(self, corpus: str | None) -> Corpus:
         known = type(self).corpus_default
@@ -190,8 +197,10 @@ class AffectDataModule(LightningDataModule):
         for name in ("train", "valid"):  # told before anything is computed
             self._split(name)
         train = self._prepare("train")
-        if self.normalize == "standard" and self.statistics is None:
+        if self.normalize != "none" and self.statistics is None:
             self.statistics = train.statistics()
+            if self.normalize == "shared":
+                self.statistics = {name: found.with_one_deviation() for name, found in self.statistics.items()}
             bad = {name: found.nonfinite for name, found in self.statistics.items() if found.nonfinite}
             if bad:
                 counts = ", ".join(f"{name} {count:,}" for name, count in bad.items())

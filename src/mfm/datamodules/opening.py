@@ -38,10 +38,7 @@ def open_corpus(
     """
     if not Path(path).exists():
         raise CorpusNotFoundError(describe_missing(path, corpus))
-    expected = dict(feature_dims or {})
-    wanted = list(modalities) if modalities is not None else (sorted(expected) or None)
-    if wanted is not None and expected:
-        _check_expected(wanted, expected)
+    wanted = _wanted(modalities, feature_dims)
     try:
         data = read_corpus(path, wanted)
     except DataFormatError:
@@ -52,9 +49,24 @@ def open_corpus(
         data = read_corpus(path, rest)
     if not data.splits:
         raise DataFormatError(f"{path} has no split; train, valid and test are looked for")
+    return data, settle_dims(data, modalities, feature_dims)
+
+
+def settle_dims(
+    data: CorpusData, modalities: Sequence[str] | None, feature_dims: Mapping[str, int] | None
+) -> dict[str, int]:
+    """Settle which modalities of an opened corpus are used, with which dimensions; see `open_corpus`."""
+    wanted = _wanted(modalities, feature_dims)
     found = {name: sequences.dim for name, sequences in next(iter(data.splits.values())).sequences.items()}
-    dims = {name: _dim(path, name, found, expected) for name in sorted(wanted or found)}
-    return data, dims
+    return {name: _dim(data.path, name, found, feature_dims or {}) for name in sorted(wanted or found)}
+
+
+def _wanted(modalities: Sequence[str] | None, feature_dims: Mapping[str, int] | None) -> list[str] | None:
+    expected = feature_dims or {}
+    wanted = list(modalities) if modalities is not None else (sorted(expected) or None)
+    if wanted is not None and expected:
+        _check_expected(wanted, expected)
+    return wanted
 
 
 def _check_expected(wanted: Sequence[str], expected: Mapping[str, int]) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple
 from torch import Tensor, nn
 
 from mfm.errors import ConfigurationError, nearest
+from mfm.models import images as _images  # noqa: F401  (makes `conv` known by its name)
 from mfm.models import mfn as _mfn  # noqa: F401  (makes the paper's fusion known by its name)
 from mfm.models.code_noise import CodeNoise, GaussianNoise
 from mfm.models.decoders import DECODERS, Decoder

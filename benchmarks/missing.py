@@ -6,8 +6,8 @@ For each seed an MFM without surrogate is trained, one with a joint surrogate, a
 the references of `mfm.modules.missing_references`; `mfm robustness` scores them all on the same test split with every
 subset of modalities observed. What joint and posthoc training add to the suite's configuration is what
 `configs/mosi_surrogate.yaml` and `configs/mosi_surrogate_posthoc.yaml` add to `configs/mosi.yaml`. Each run's epoch is
-chosen on validation: by the label's metric with all modalities for the MFM, by the loss over all subsets for the
-references, as their configurations say for the surrogates.
+chosen on validation: by the label's metric with all modalities for the MFM, for each subset alone by its own loss for
+the references (but `authors_joint`: by the whole loss), as their configurations say for the surrogates.
 
 Runs that are finished are kept, so that a stopped suite goes on where it was. Results go to
 `benchmarks/results/missing_<suite>.json` (every seed's metrics) and `.md` (mean and standard deviation).

@@ -12,6 +12,7 @@ from mfm.cli.configs import shipped_configs
 from mfm.data.synthetic import write_corpus
 
 CONFIGS = [name for name in shipped_configs() if name.startswith("missing/")]
+LONGER = {"missing/discriminative.yaml": ("--trainer.max_epochs", "4", "--model.lr", "0.05")}
 QUICK = ("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu")
 
 
@@ -24,7 +25,7 @@ def runs(tmp_path_factory):
         options = ["--config", name, "--data.path", str(folder / "mosi.pkl"), "--data.max_lengths", "5"]
         if "init_from" in yaml.safe_load(shipped_configs()[name].read_text())["model"]["init_args"]:
             options += ["--model.init_from", checkpoint(folder, "mosi")]
-        assert main(["fit", *options, "--run_dir", str(folder / Path(name).stem), *QUICK]) == 0
+        assert main(["fit", *options, "--run_dir", str(folder / Path(name).stem), *QUICK, *LONGER.get(name, ())]) == 0
     return folder
 
 
@@ -58,6 +59,22 @@ def test_scores_with_and_without_text(name, runs, tmp_path, monkeypatch):
     full, lacking = (json.loads(Path(file).read_text()) for file in ("full.json", "lacking.json"))
     assert full["test/mae"] != lacking["test/mae"]
     assert lacking["test/loss"] == pytest.approx(lacking["test/mae"], rel=1e-5)  # nothing else to compare with
+
+
+def test_a_checkpoint_has_every_subset_as_it_was_best(runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    epochs = list(csv.DictReader((runs / "discriminative" / "metrics.csv").open()))
+    best = {
+        key: min(float(row[key]) for row in epochs if row[key]) for key in epochs[0] if key.startswith("val/subset/")
+    }
+    assert len(best) == 7
+    chosen = {key: [row[key] and float(row[key]) for row in epochs].index(value) for key, value in best.items()}
+    assert len(set(chosen.values())) > 1  # not all from one epoch
+    assert main(["validate", "--ckpt_path", checkpoint(runs, "discriminative"), "--output", "v.json"]) == 0
+    scores = json.loads(Path("v.json").read_text())
+    assert {key: scores[key] for key in best} == pytest.approx(best, rel=1e-5)
+    fitted = json.loads((runs / "discriminative" / "metrics_fit.json").read_text())
+    assert fitted["best/val/best_of_subsets"] == pytest.approx(sum(best.values()) / 7, rel=1e-5)
 
 
 def test_comparisons_are_scored_as_they_would_be_alone(runs, tmp_path, monkeypatch):

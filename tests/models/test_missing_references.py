@@ -6,7 +6,7 @@ from batches import SIZES, full_batch, make_batch
 
 from mfm.errors import ConfigurationError
 from mfm.models.mfm import MFM
-from mfm.models.missing_references import SubsetGenerators, SubsetPredictors, SubsetSurrogates
+from mfm.models.missing_references import BestOfSubsets, SubsetGenerators, SubsetPredictors, SubsetSurrogates
 from mfm.models.subsets import all_subsets
 
 DIMS = {"a": 3, "b+c": 2, "type": 4}
@@ -112,6 +112,27 @@ def test_a_modality_that_the_batch_lacks_is_as_one_without_samples():
         given, left_out = results(kind, (*batch[:2], present)), results(kind, without)
         for name in given:
             assert torch.equal(given[name], left_out[name]), (kind, name)
+
+
+def test_every_subset_keeps_its_own_best_epoch():
+    predictors = networks("predictors")
+    best = BestOfSubsets(predictors)
+    batch = make_batch(DIMS, LENGTHS, steps=dict.fromkeys(DIMS, 4))
+    assert not best.known()
+    losses = torch.tensor([[3.0] * 7, [2.0, 4.0, 2.0, 4.0, 2.0, 4.0, 2.0], [1.0, 2.0, 5.0, 5.0, 5.0, 5.0, 2.0]])
+    epochs = []
+    for row in losses:
+        with torch.no_grad():
+            for parameter in predictors.parameters():
+                parameter += 0.1
+        best.update(predictors, row)
+        epochs.append(predictors(*batch).detach())
+    assert best.known()
+    assert torch.equal(best.loss, losses.amin(dim=0))
+    chosen = best.networks(*batch)
+    for index, epoch in enumerate([2, 2, 1, 0, 1, 0, 2]):  # of equals the last
+        assert torch.equal(chosen[index], epochs[epoch][index])
+    assert not any(parameter.requires_grad for parameter in best.parameters())
 
 
 def test_one_modality_leaves_nothing_to_infer():

@@ -11,6 +11,7 @@ there, in the batch or in a sample, is not looked at.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -287,6 +288,43 @@ class SubsetSurrogates(SubsetNetworks):
                 z_y = torch.where(rows, own.z_y, z_y)
                 z = {name: torch.where(rows, own.z[name], code) for name, code in z.items()}
         return Codes(z_y, z)
+
+
+class BestOfSubsets(nn.Module):
+    """Every subset's networks as they were when they were best on validation.
+
+    Networks of different subsets share nothing, so that each may be taken from an epoch of its own, as if it had been
+    trained alone.
+
+    Args:
+        networks: The networks that are trained; copied here, without gradients.
+    """
+
+    loss: Tensor
+
+    def __init__(self, networks: SubsetNetworks) -> None:
+        super().__init__()
+        self.networks = copy.deepcopy(networks).requires_grad_(False)
+        self.register_buffer("loss", torch.full((len(networks.subsets),), torch.inf))
+
+    @torch.no_grad()
+    def update(self, networks: SubsetNetworks, losses: Tensor) -> None:
+        """Take over the networks of those subsets that are not worse than before.
+
+        Args:
+            networks: As they are now.
+            losses: (number of subsets,) their losses on validation.
+        """
+        better = losses <= self.loss
+        for index, take in enumerate(better.tolist()):
+            for own, other in zip(self.networks.children(), networks.children(), strict=True):
+                if take:
+                    own[index].load_state_dict(other[index].state_dict())  # type: ignore[index]  # lists, by subset
+        self.loss.copy_(torch.where(better, losses, self.loss))
+
+    def known(self) -> bool:
+        """Whether every subset has been validated."""
+        return bool(self.loss.isfinite().all())
 
 
 def _shown(observed: Observed, subset: Sequence[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, cast
 
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 
 from mfm.data.batch import AffectBatch
@@ -13,8 +14,14 @@ from mfm.losses.missing_references import authors_surrogate_loss
 from mfm.losses.prediction import choose_prediction_loss, prediction_loss
 from mfm.losses.reconstruction import reconstruction_loss
 from mfm.models.mfm import MFMOutput
-from mfm.models.missing_references import SubsetGenerators, SubsetPredictors, SubsetSurrogates
-from mfm.models.subsets import subset_name
+from mfm.models.missing_references import (
+    BestOfSubsets,
+    SubsetGenerators,
+    SubsetNetworks,
+    SubsetPredictors,
+    SubsetSurrogates,
+)
+from mfm.models.subsets import Subset, subset_name
 from mfm.models.surrogate import generate
 from mfm.modules.base import AffectModule, Prediction, StepOutput
 from mfm.modules.initialisation import load_parts
@@ -27,8 +34,9 @@ class DiscriminativeReferenceModule(AffectModule):
     """The paper's purely discriminative reference: one LSTM from every subset of observed modalities to the label.
 
     All subsets' networks are trained at once, each on all samples that have its modalities, and are in one checkpoint.
-    A sample is predicted by the network of what it has. The loss is the mean over subsets of their prediction losses,
-    and its value on validation chooses the epoch: with L1, the mean over subsets of MAE. It needs no trained model.
+    A sample is predicted by the network of what it has. The loss is the mean over subsets of their prediction losses.
+    Each subset's network is kept as it was in its own best epoch by that loss on validation, as if trained alone; the
+    mean over subsets of these, `val/best_of_subsets`, chooses the checkpoint. It needs no trained model.
     See `mfm.models.missing_references.SubsetPredictors`.
 
     Args:
@@ -58,10 +66,16 @@ class DiscriminativeReferenceModule(AffectModule):
             dropout=reference_dropout,
             aligned=self.aligned,
         )
+        self.best = BestOfSubsets(self.predictors)
 
     def selection_metric(self) -> tuple[str, Literal["min", "max"]]:
-        """The mean over subsets of the prediction loss: the metric with all modalities says nothing of the others."""
-        return "val/loss", "min"
+        """The mean over subsets of their best losses: the metric with all modalities says nothing of the others."""
+        return _selection(self, self.best)
+
+    def on_validation_epoch_end(self) -> None:
+        """Keep what was best for each subset."""
+        _keep_best(self, self.best, self.predictors)
+        super().on_validation_epoch_end()
 
     @torch.no_grad()
     def center_output(self, center: Tensor) -> None:
@@ -73,8 +87,11 @@ class DiscriminativeReferenceModule(AffectModule):
     def predict_label(self, batch: AffectBatch) -> Tensor:
         """(B, output_dim) for a batch in the file's units, each sample by the network of the modalities it has."""
         features = self.normalizer(batch.features, batch.lengths)
-        prediction: Tensor = self.predictors(features, batch.lengths, batch.present)
+        prediction: Tensor = self._predictors()(features, batch.lengths, batch.present)
         return prediction
+
+    def _predictors(self) -> SubsetPredictors:
+        return cast(SubsetPredictors, _in_use(self, self.best, self.predictors))
 
     def step(self, batch: AffectBatch) -> StepOutput:
         """Mean over subsets of the prediction loss, and each subset's."""
@@ -83,14 +100,15 @@ class DiscriminativeReferenceModule(AffectModule):
         if not self.training and self._data_option("missing", []):
             return _prediction_alone(batch, self.predict_label(batch), self.corpus.task, self.prediction_loss)
         features = self.normalizer(batch.features, batch.lengths)
-        observed = self.predictors.observe(features, batch.lengths, batch.present)
+        predictors = self._predictors()
+        observed = predictors.observe(features, batch.lengths, batch.present)
         prediction = torch.zeros(len(batch.ids), self.corpus.output_dim, device=self.device)
         parts = {}
-        for index, subset in enumerate(self.predictors.subsets):
-            own = self.predictors.of_subset(index, observed)
+        for index, subset in enumerate(predictors.subsets):
+            own = predictors.of_subset(index, observed)
             prediction = torch.where(observed.has_exactly(subset)[:, None], own, prediction.to(own.dtype))
             mask = batch.target_mask & _like(observed.has(subset), batch.target_mask)
-            parts[f"prediction/{subset_name(subset)}"] = prediction_loss(
+            parts[_part(subset)] = prediction_loss(
                 own, batch.target, mask, task=self.corpus.task, loss=self.prediction_loss
             )
         return StepOutput(torch.stack(list(parts.values())).mean(), parts, prediction)
@@ -105,15 +123,16 @@ class MissingReferenceModule(MFMModule):
 
     `generative`, the paper's purely generative model: an LSTM over the observed modalities and a decoder of its own for
     each missing one, trained to reconstruct it. The label is what the frozen MFM of `init_from` reads from the
-    completed input. Loss: mean over subsets and missing modalities of the reconstruction loss.
+    completed input. Loss: mean over subsets of the mean over missing modalities of the reconstruction loss.
 
     `authors_surrogate`, the surrogates of the authors' code: for each subset an LSTM over the observed modalities for
     Z_y and one for each missing Z_ai. With `init_from` they are trained on that frozen MFM; without, along with it as
     the authors do, and then gradients reach the full encoder's codes through the latent losses too. Loss: the sum over
     subsets of latent, prediction and reconstruction losses, and MFM's own objective where it is trained along.
 
-    All subsets are trained at once and are in one checkpoint; a sample with all modalities is the MFM's own. The
-    validation loss chooses the epoch. See `mfm.models.missing_references`.
+    All subsets are trained at once and are in one checkpoint; a sample with all modalities is the MFM's own. On a
+    frozen MFM, each subset's networks are kept as they were in their own best epoch by its loss on validation, and the
+    mean over subsets of these, `val/best_of_subsets`, chooses the checkpoint; otherwise the whole loss does.
 
     Sizes, parts and weights are those of `MFMModule`, and must be those of `init_from`: a run's `config.yaml` has them.
 
@@ -154,8 +173,10 @@ class MissingReferenceModule(MFMModule):
             z = {name: cast(int, network[0].in_features) for name, network in self.model.factors.items()}
             z_y = cast(int, self.model.factor_y[0].in_features)
             self.surrogates = SubsetSurrogates(self.feature_dims, z_y, z, hidden=reference_hidden, aligned=self.aligned)
+        self.best: BestOfSubsets | None = None
         if init_from is not None:
             self.model.requires_grad_(False)
+            self.best = BestOfSubsets(self._trained())
 
     # ------------------------------------------------------------------ fitting
     def on_fit_start(self) -> None:
@@ -173,8 +194,19 @@ class MissingReferenceModule(MFMModule):
         return self
 
     def selection_metric(self) -> tuple[str, Literal["min", "max"]]:
-        """The loss: the metric with all modalities says nothing of the others."""
-        return "val/loss", "min"
+        """Losses, by subset where MFM is frozen: the metric with all modalities says nothing of the others."""
+        return _selection(self, self.best)
+
+    def on_validation_epoch_end(self) -> None:
+        """Keep what was best for each subset."""
+        _keep_best(self, self.best, self._trained())
+        super().on_validation_epoch_end()
+
+    def _trained(self) -> SubsetGenerators | SubsetSurrogates:
+        return self.generators or cast(SubsetSurrogates, self.surrogates)
+
+    def _networks(self) -> SubsetGenerators | SubsetSurrogates:
+        return cast(SubsetGenerators | SubsetSurrogates, _in_use(self, self.best, self._trained()))
 
     # ---------------------------------------------------------------- inference
     def forward(self, batch: AffectBatch) -> tuple[MFMOutput, dict[str, Tensor]]:
@@ -188,19 +220,17 @@ class MissingReferenceModule(MFMModule):
         """
         if self.training:
             return super().forward(batch)
-        features = self.normalizer(batch.features, batch.lengths)
-        if self.generators is not None:
-            filled, lengths = self.generators(features, batch.lengths, batch.present)
-            output: MFMOutput = self.model(filled, lengths, {name: own > 0 for name, own in lengths.items()})
-            given = self.generators.observe(features, batch.lengths, batch.present).lengths
-            made = {name: ((given[name] == 0) & (lengths[name] > 0))[:, None, None] for name in filled}
-            shown = {name: torch.where(made[name], filled[name], x) for name, x in output.reconstruction.items()}
-            kept = {name: x[:, : features[name].shape[1]] if name in features else x for name, x in shown.items()}
-            return output._replace(reconstruction=kept), features
-        assert self.surrogates is not None
-        codes = self.model.encode(features, batch.lengths, batch.present)
-        codes = self.surrogates(codes, features, batch.lengths, batch.present)
-        return generate(self.model, codes, features), features
+        features, networks = self.normalizer(batch.features, batch.lengths), self._networks()
+        if isinstance(networks, SubsetSurrogates):
+            codes = self.model.encode(features, batch.lengths, batch.present)
+            return generate(self.model, networks(codes, features, batch.lengths, batch.present), features), features
+        filled, lengths = networks(features, batch.lengths, batch.present)
+        output: MFMOutput = self.model(filled, lengths, {name: own > 0 for name, own in lengths.items()})
+        given = networks.observe(features, batch.lengths, batch.present).lengths
+        made = {name: ((given[name] == 0) & (lengths[name] > 0))[:, None, None] for name in filled}
+        shown = {name: torch.where(made[name], filled[name], x) for name, x in output.reconstruction.items()}
+        kept = {name: x[:, : features[name].shape[1]] if name in features else x for name, x in shown.items()}
+        return output._replace(reconstruction=kept), features
 
     def predict_label(self, batch: AffectBatch, *, surrogate: bool = True) -> Tensor:
         """The head's raw output (B, output_dim) for a batch in the file's units, without decoding more than needed.
@@ -210,12 +240,13 @@ class MissingReferenceModule(MFMModule):
             surrogate: Whether the reference infers what is missing; otherwise the MFM as it is does.
         """
         features, lengths, present = self.normalizer(batch.features, batch.lengths), batch.lengths, batch.present
-        if surrogate and self.generators is not None:
-            features, lengths = self.generators(features, lengths, present)
+        networks = self._networks() if surrogate else None
+        if isinstance(networks, SubsetGenerators):
+            features, lengths = networks(features, lengths, present)
             present = {name: own > 0 for name, own in lengths.items()}
         codes = self.model.encode(features, lengths, present)
-        if surrogate and self.surrogates is not None:
-            codes = self.surrogates(codes, features, lengths, present)
+        if isinstance(networks, SubsetSurrogates):
+            codes = networks(codes, features, lengths, present)
         return self.model.predict(self.model.factorize(codes).f_y)
 
     # ---------------------------------------------------------------- objective
@@ -224,26 +255,30 @@ class MissingReferenceModule(MFMModule):
         if not self.training and self._data_option("missing", []):
             prediction = self.predict_label(batch)
             return _prediction_alone(batch, prediction, self.corpus.task, self.objective.prediction_loss)
-        features = self.normalizer(batch.features, batch.lengths)
-        if self.generators is not None:
-            return self._generation(self.generators, batch, features)
-        assert self.surrogates is not None
-        return self._authors(self.surrogates, batch, features)
+        features, networks = self.normalizer(batch.features, batch.lengths), self._networks()
+        if isinstance(networks, SubsetGenerators):
+            return self._generation(networks, batch, features)
+        return self._authors(networks, batch, features)
 
     def _generation(self, generators: SubsetGenerators, batch: AffectBatch, features: dict[str, Tensor]) -> StepOutput:
         observed = generators.observe(features, batch.lengths, batch.present)
         steps = {name: x.shape[1] for name, x in observed.features.items()}
-        costs: dict[str, list[Tensor]] = {name: [] for name in observed.features}
+        parts = {}
         for index, subset in enumerate(generators.subsets):
             shown = observed.has(subset)
-            for name, x in generators.of_subset(index, observed, steps).items():
-                real = observed.lengths[name].masked_fill(~shown, 0)
-                cost = reconstruction_loss(x, observed.features[name], real, loss=self.objective.reconstruction_loss)
-                costs[name].append(cost)
+            costs = [
+                reconstruction_loss(
+                    x,
+                    observed.features[name],
+                    observed.lengths[name].masked_fill(~shown, 0),
+                    loss=self.objective.reconstruction_loss,
+                )
+                for name, x in generators.of_subset(index, observed, steps).items()
+            ]
+            parts[_part(subset)] = torch.stack(costs).mean()
         with torch.no_grad():
             prediction = self.predict_label(batch, surrogate=not self.training)
-        parts = {f"generated/{name}": torch.stack(own).mean() for name, own in costs.items()}
-        return StepOutput(torch.stack([cost for own in costs.values() for cost in own]).mean(), parts, prediction)
+        return StepOutput(torch.stack(list(parts.values())).mean(), parts, prediction)
 
     def _authors(self, surrogates: SubsetSurrogates, batch: AffectBatch, features: dict[str, Tensor]) -> StepOutput:
         observed = surrogates.observe(features, batch.lengths, batch.present)
@@ -272,10 +307,43 @@ class MissingReferenceModule(MFMModule):
         parts = {
             f"surrogate/{name}": torch.stack([one.parts[name] for one in passes]).sum() for name in passes[0].parts
         }
+        parts |= {_part(subset): one.total for subset, one in zip(surrogates.subsets, passes, strict=True)}
         if self.init_from is not None:
             return StepOutput(total, parts, self.predict_label(batch, surrogate=not self.training))
         own = super().step(batch)
         return StepOutput(own.loss + total, {**own.parts, **parts}, own.prediction)
+
+
+def _part(subset: Subset) -> str:
+    """What a subset's loss is logged as."""
+    return f"subset/{subset_name(subset)}"
+
+
+def _fitting(module: AffectModule) -> bool:
+    return module._trainer is not None and module._trainer.state.fn == TrainerFn.FITTING
+
+
+def _judged(module: AffectModule, best: BestOfSubsets | None) -> bool:
+    """Whether validation tells subsets apart, which it cannot where it takes modalities away itself."""
+    return best is not None and not module._data_option("missing", [])
+
+
+def _selection(module: AffectModule, best: BestOfSubsets | None) -> tuple[str, Literal["min", "max"]]:
+    return ("val/best_of_subsets" if _judged(module, best) else "val/loss"), "min"
+
+
+def _in_use(module: AffectModule, best: BestOfSubsets | None, trained: SubsetNetworks) -> SubsetNetworks:
+    """The networks that are trained, also where validation judges them; after training, the best of each subset."""
+    return trained if best is None or module.training or _fitting(module) or not best.known() else best.networks
+
+
+def _keep_best(module: AffectModule, best: BestOfSubsets | None, trained: SubsetNetworks) -> None:
+    if best is None or not _judged(module, best) or not _fitting(module):
+        return
+    found = module.stage_losses["val"]
+    losses = torch.stack([found[f"val/{_part(subset)}"].to(module.device).compute() for subset in trained.subsets])
+    best.update(trained, losses.to(best.loss))
+    module.log("val/best_of_subsets", best.loss.mean(), sync_dist=True)
 
 
 def _like(rows: Tensor, mask: Tensor) -> Tensor:

@@ -58,7 +58,8 @@ def test_on_a_frozen_model_the_networks_alone_are_trained(kind, checkpoint):
         module.zero_grad()
         module.step(given).loss.backward()
         without_gradient = {name for name, p in module.named_parameters() if p.grad is None}
-        assert without_gradient == {f"model.{name}" for name, _ in module.model.named_parameters()}
+        assert {name.partition(".")[0] for name in without_gradient} == {"model", "best"}
+        assert not any(p.requires_grad for part in (module.model, module.best) for p in part.parameters())
 
 
 @pytest.mark.parametrize("kind", ["generative", "authors_surrogate"])
@@ -105,7 +106,7 @@ def test_the_discriminative_loss_is_the_mean_over_subsets_of_mae():
         only = without(given, {n: torch.ones(6, dtype=torch.bool) for n in DIMS if n not in subset})
         rows = slice(2, None) if "text" in subset else slice(None)
         error = (module.predict_label(only) - given.target).abs()[rows]
-        costs[f"prediction/{subset_name(subset)}"] = error.mean()
+        costs[f"subset/{subset_name(subset)}"] = error.mean()
     assert output.parts.keys() == costs.keys()
     for name, value in costs.items():
         torch.testing.assert_close(output.parts[name], value)
@@ -113,7 +114,7 @@ def test_the_discriminative_loss_is_the_mean_over_subsets_of_mae():
     assert torch.equal(output.prediction, module.predict_label(given))
     module.center_output(torch.tensor([0.7]))
     assert all(head[-1].bias.item() == pytest.approx(0.7) for head in module.predictors.heads)
-    assert module.selection_metric() == ("val/loss", "min")
+    assert module.selection_metric() == ("val/best_of_subsets", "min")
 
 
 @pytest.mark.parametrize(

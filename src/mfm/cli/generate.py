@@ -29,6 +29,7 @@ from mfm.analysis.generation_scores import (
     prior_checks,
     read_independently,
 )
+from mfm.cli.image_outputs import generated_images
 from mfm.cli.loading import LoadedRun, load_run
 from mfm.data.arrays import ArraySequences
 from mfm.data.records import CorpusData, FloatArray, SplitData
@@ -107,7 +108,7 @@ def main(arguments: list[str]) -> int:
     encoded = _encode(run.module, run)
     result = _generate(run, run.module, encoded, given)
     _score(run, run.module, encoded, result, given, overrides)
-    _write(path, run, run.module, result, given)
+    _write(path, run, run.module, encoded, result, given)
     return 0
 
 
@@ -284,8 +285,11 @@ def _mean_walk(run: LoadedRun, result: _Result) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------- write
-def _write(path: Path, run: LoadedRun, module: MFMModule, result: _Result, given: argparse.Namespace) -> None:
-    figure = generation_figure(
+def _write(
+    path: Path, run: LoadedRun, module: MFMModule, encoded: g.Encoded, result: _Result, given: argparse.Namespace
+) -> None:
+    images = (result.recipe, result.sequences, given.mode, given.steps or _STEPS)
+    figure = generated_images(run, module, encoded, *images) or generation_figure(
         run.data.corpus_record,
         {name: read for name, read in result.readings.items() if name in (_HEAD, _RIDGE)},
         result.intended,

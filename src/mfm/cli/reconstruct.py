@@ -16,6 +16,8 @@ from rich.table import Table
 from torch import Tensor
 
 from mfm.analysis.completion import Accuracy, RidgeFromObserved, complete, write_completed
+from mfm.analysis.figures import save_figure
+from mfm.cli.image_outputs import completed_images
 from mfm.cli.loading import LoadedRun, load_run
 from mfm.data.batch import AffectBatch
 from mfm.errors import ConfigurationError, nearest
@@ -29,7 +31,8 @@ Hide modalities from every sample of a split and generate them from the others, 
 Where the file has them, they are scored as R^2 (standardised scale, 1 is perfect, 0 the mean of the scored samples)
 against the training mean and a ridge regression from the observed modalities, whose penalty validation chooses.
 
-Writes OUTPUT (HDF5: ids, features/MODALITY, lengths/MODALITY) and the scores beside it as JSON.
+Writes OUTPUT (HDF5: ids, features/MODALITY, lengths/MODALITY) and the scores beside it as JSON; where the modalities
+are images, also a figure as PNG.
 """
 _EXAMPLES = """\
 examples:
@@ -73,7 +76,7 @@ def main(arguments: list[str]) -> int:
         if name in run.data._data.splits
     }
     found = _reconstruct(run, module, surrogate, hidden, splits)
-    _write(Path(given.output), run, found, given)
+    _write(Path(given.output), run, module, found, given)
     return 0
 
 
@@ -144,7 +147,7 @@ def _reconstruct(
     return _Found(ids, values, scores, {name: ridge.penalty for name, ridge in ridges.items()})
 
 
-def _write(path: Path, run: LoadedRun, found: _Found, given: argparse.Namespace) -> None:
+def _write(path: Path, run: LoadedRun, module: MFMModule, found: _Found, given: argparse.Namespace) -> None:
     provenance = {"checkpoint": str(given.ckpt_path), "data_fingerprint": run.data.fingerprint, "split": given.split}
     scores = {
         name: {
@@ -161,6 +164,10 @@ def _write(path: Path, run: LoadedRun, found: _Found, given: argparse.Namespace)
     out = Console(file=sys.stdout)
     out.print(_table(found))
     out.print(f"{len(found.ids)} samples in {os.path.relpath(path)}", soft_wrap=True, highlight=False)
+    figure = completed_images(run, module.model, found.values)
+    if figure is not None:
+        save_figure(figure, path.with_suffix(".png"))
+        out.print(os.path.relpath(path.with_suffix(".png")), soft_wrap=True, highlight=False)
     out.print(os.path.relpath(beside), soft_wrap=True, highlight=False)
 
 

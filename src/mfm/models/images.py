@@ -71,12 +71,12 @@ class _Features(nn.Module):
     def __init__(self, dim: int, out: int, channels: int | None, width: int) -> None:
         super().__init__()
         self.shape = image_shape(dim, channels)
-        layers: list[nn.Module] = [nn.Conv2d(self.shape.channels, width, 3, padding=1), nn.ReLU()]
         sides = _sides(self.shape.height)
-        for _ in sides[1:]:
-            layers += [nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.ReLU()]
-            width *= 2
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(width * sides[-1] ** 2, out), nn.ReLU())
+        widths = [self.shape.channels, *(width * 2**level for level in range(len(sides) - 1))]
+        layers: list[nn.Module] = []
+        for before, after in pairwise(widths):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(widths[-1] * sides[-1] ** 2, out), nn.ReLU())
 
     def forward(self, x: Tensor) -> Tensor:
         features: Tensor = self.layers(x.reshape(-1, *self.shape))
@@ -181,11 +181,11 @@ class ConvDecoder(Decoder):
         super().__init__()
         self.shape = image_shape(output_dim, channels)
         self.sides = _sides(self.shape.height)[::-1]
-        self.wide = width * 2 ** (len(self.sides) - 1)
+        widths = [width * 2**level for level in range(len(self.sides))][::-1]
+        self.wide = widths[0]
         self.join = nn.Sequential(
             nn.Linear(f_y + f_i, hidden), nn.ReLU(), nn.Linear(hidden, self.wide * self.sides[0] ** 2), nn.ReLU()
         )
-        widths = [self.wide // 2**level for level in range(len(self.sides))]
         self.grow = nn.ModuleList(nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise(widths))
         self.paint = nn.Conv2d(width, self.shape.channels, 3, padding=1)
 
@@ -194,6 +194,6 @@ class ConvDecoder(Decoder):
         joined = self.join(torch.cat([f_y, f_i], dim=1))
         x = joined.reshape(-1, self.wide, self.sides[0], self.sides[0])
         for side, convolution in zip(self.sides[1:], self.grow, strict=True):
-            x = convolution(F.interpolate(x, size=(side, side))).relu()
+            x = F.interpolate(convolution(x).relu(), size=(side, side))
         image: Tensor = self.paint(x)
         return image.reshape(len(f_y), 1, -1).expand(-1, steps, -1)

@@ -135,7 +135,7 @@ def test_nothing_depends_on_padding_or_absent_modalities(variant, posterior):
 def test_samples_have_the_posterior_s_moments_and_evaluation_is_the_mean(variant):
     model = build(variant, posterior="gaussian")
     with torch.no_grad():
-        posterior = model.encode(*make_batch(DIMS, {"a": [3, 0], "b": [1, 0]}))
+        posterior = model.posterior(*make_batch(DIMS, {"a": [3, 0], "b": [1, 0]}))
         torch.manual_seed(0)
         draws = [model.draw(posterior) for _ in range(4000)]
         for pick in (lambda codes: codes.z_y, *(lambda codes, i=i: codes.z[i] for i in posterior.mean.z)):

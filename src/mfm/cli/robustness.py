@@ -37,7 +37,7 @@ from mfm.errors import ConfigurationError, nearest
 from mfm.files import write_json
 from mfm.metrics.conventions import Definition, definitions_for
 from mfm.models.subsets import Subset, parse_subset, subset_name
-from mfm.modules import AffectModule, MFMModule
+from mfm.modules import AffectModule, FactorModule
 
 METHODS = {
     "own": "the model as it is: with its surrogate where it has one",
@@ -174,7 +174,7 @@ def _methods(run: LoadedRun, given: argparse.Namespace) -> dict[str, Method]:
     has_surrogate = getattr(module, "surrogate", None) is not None
 
     def alone(batch: AffectBatch) -> Tensor:
-        return module.predict_label(batch, surrogate=False) if isinstance(module, MFMModule) else own(batch)
+        return module.predict_label(batch, surrogate=False) if isinstance(module, FactorModule) else own(batch)
 
     known = {
         "own": Method(own),

@@ -33,6 +33,15 @@ class Factors(NamedTuple):
     f: dict[str, Tensor]
 
 
+class Layout(NamedTuple):
+    """Which factors a model has: `joint` F_y, `own` F_ai per modality, one `shared` F_a; whether it `generates`."""
+
+    joint: bool
+    own: bool
+    shared: bool
+    generates: bool
+
+
 class MFMOutput(NamedTuple):
     """What the model makes of a batch.
 
@@ -95,6 +104,8 @@ class MFM(nn.Module):
     Raises:
         ConfigurationError: An unknown modality, part or setting (the nearest is named), or an impossible size.
     """
+
+    layout = Layout(joint=True, own=True, shared=False, generates=True)
 
     def __init__(
         self,
@@ -199,6 +210,10 @@ class MFM(nn.Module):
             return f_y.new_zeros(f_y.shape[0], 0)
         prediction: Tensor = self.head(f_y)
         return prediction
+
+    def predict_from(self, factors: Factors) -> Tensor:
+        """As `predict`, from all factors, of which it reads F_y."""
+        return self.predict(factors.f_y)
 
     def forward(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mfm.models.decoders import TeacherForcedDecoder
 from mfm.models.encoders import ENCODERS, Encoder
+from mfm.models.factor_model import FactorModel
 from mfm.models.masking import zero_padding
 from mfm.models.mfm import MFM, Codes, Factors, MFMOutput
 from mfm.models.per_modality import PerModality, spread, spread_checked
@@ -122,7 +123,9 @@ def surrogate_for(model: MFM, **settings: Any) -> Surrogate:
     return Surrogate(model.feature_dims, z_y, z, **settings)  # type: ignore[arg-type]  # nn.Linear's sizes are ints
 
 
-def observed_modalities(model: MFM, lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def observed_modalities(
+    model: FactorModel, lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
     """Modality -> (B,) bool, for every modality of the model: was a step of it observed."""
     nobody = torch.zeros_like(next(iter(present.values())))
     return {name: present[name] & (lengths[name] > 0) if name in present else nobody for name in model.modalities}
@@ -155,7 +158,7 @@ def surrogate_codes(
 
 
 def infer_codes(
-    model: MFM,
+    model: FactorModel,
     surrogate: Surrogate | None,
     features: Mapping[str, Tensor],
     lengths: Mapping[str, Tensor],

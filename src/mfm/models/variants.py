@@ -13,7 +13,16 @@ from mfm.models.code_noise import CodeNoise, GaussianNoise, checked_deviation
 from mfm.models.decoders import DECODERS, Decoder
 from mfm.models.encoders import ENCODERS, Encoder
 from mfm.models.fusion import FUSIONS
-from mfm.models.mfm import Codes, Factors, _checked_dims, _factor_network, _head, check_modality, observed_inputs
+from mfm.models.mfm import (
+    Codes,
+    Factors,
+    Layout,
+    _checked_dims,
+    _factor_network,
+    _head,
+    check_modality,
+    observed_inputs,
+)
 from mfm.models.per_modality import PerModality, spread, spread_checked
 from mfm.models.registry import Range, Rate, Size, Spec, check_value
 
@@ -22,15 +31,6 @@ PosteriorKind = Literal["point", "gaussian"]
 
 SHARED = "shared"
 """Name of M_E's one generative block among the codes and factors."""
-
-
-class Layout(NamedTuple):
-    """Which factors a variant has: `joint` F_y, `own` F_ai per modality, one `shared` F_a; whether it `generates`."""
-
-    joint: bool
-    own: bool
-    shared: bool
-    generates: bool
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -173,11 +173,17 @@ class AblationModel(nn.Module):
         widths = {**{i: z_i[i] for i in own}, **({SHARED: z_shared} if layout.shared else {})}
         self.noise = PerModality({i: GaussianNoise(width, code_noise) for i, width in widths.items()})
 
-    def encode(
+    def posterior(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]
     ) -> Posterior:
         """Q(Z | X); arguments and errors as in `MFM.encode`."""
-        return self._encode(*observed_inputs(self.feature_dims, features, lengths, present))
+        return self._posterior(*observed_inputs(self.feature_dims, features, lengths, present))
+
+    def encode(
+        self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> Codes:
+        """The mean of Q(Z | X); as in `MFM.encode`, with the blocks that the variant has."""
+        return self.posterior(features, lengths, present).mean
 
     def draw(self, posterior: Posterior) -> Codes:
         """Codes to go on with: a sample of a Gaussian or a perturbed point while training, the mean otherwise."""
@@ -210,7 +216,7 @@ class AblationModel(nn.Module):
         generative = {i: factors.f.get(SHARED if self.layout.shared else i, nothing) for i in sorted(steps)}
         return {i: self.decoders[i](factors.f_y, generative[i], steps[i], inputs.get(i)) for i in generative}
 
-    def predict(self, factors: Factors) -> Tensor:
+    def predict_from(self, factors: Factors) -> Tensor:
         """D: the label from F_y, or from all F_ai in sorted order without; (B, 0) for a model without head."""
         read = factors.f_y if self.layout.joint else torch.cat([factors.f[i] for i in self.modalities], dim=1)
         if self.head is None:
@@ -223,14 +229,16 @@ class AblationModel(nn.Module):
     ) -> AblationOutput:
         """Infer, draw, factorise, predict and reconstruct; arguments as in `encode`."""
         observed, observed_lengths = observed_inputs(self.feature_dims, features, lengths, present)
-        posterior = self._encode(observed, observed_lengths)
+        posterior = self._posterior(observed, observed_lengths)
         drawn = self.draw(posterior)
         factors = self.factorize(drawn)
         steps = {i: x.shape[1] for i, x in features.items()}
         inputs = {i: observed[i][:, : steps[i]] for i in steps}
-        return AblationOutput(self.predict(factors), self.decode(factors, steps, inputs), posterior, factors, drawn)
+        return AblationOutput(
+            self.predict_from(factors), self.decode(factors, steps, inputs), posterior, factors, drawn
+        )
 
-    def _encode(self, observed: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> Posterior:
+    def _posterior(self, observed: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> Posterior:
         z = {i: encoder(observed[i], lengths[i]) for i, encoder in self.encoders.items()}
         if self.fusion_shared is not None:
             z[SHARED] = self.fusion_shared(observed, lengths)

@@ -1,6 +1,7 @@
 """LightningModules."""
 
 from mfm.modules.base import AffectModule, Prediction, StepOutput
+from mfm.modules.factor_model import FactorModule
 from mfm.modules.mfm import MFMModule
 from mfm.modules.missing_references import DiscriminativeReferenceModule, MissingReferenceModule
 from mfm.modules.variants import AblationModule
@@ -9,6 +10,7 @@ __all__ = [
     "AblationModule",
     "AffectModule",
     "DiscriminativeReferenceModule",
+    "FactorModule",
     "MFMModule",
     "MissingReferenceModule",
     "Prediction",

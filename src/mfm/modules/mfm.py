@@ -16,7 +16,7 @@ from mfm.losses.independence import Independence
 from mfm.losses.objective import LossParts, MFMObjective
 from mfm.losses.surrogate import SurrogateObjective
 from mfm.models.code_noise import CodeNoise
-from mfm.models.mfm import MFM, MFMOutput
+from mfm.models.mfm import MFM, Codes, MFMOutput
 from mfm.models.subsets import SubsetDistribution
 from mfm.models.surrogate import (
     Surrogate,
@@ -218,8 +218,8 @@ class MFMModule(AffectModule):
         surrogate = None if self.training else self.surrogate
         return infer(self.model, surrogate, features, batch.lengths, batch.present), features
 
-    def predict_label(self, batch: AffectBatch, *, surrogate: bool = True) -> Tensor:
-        """The head's raw output (B, output_dim) for a batch in the file's units, without decoding anything.
+    def infer_codes(self, batch: AffectBatch, *, surrogate: bool = True) -> Codes:
+        """The codes of a batch in the file's units.
 
         Args:
             batch: The batch.
@@ -227,8 +227,11 @@ class MFMModule(AffectModule):
         """
         features = self.normalizer(batch.features, batch.lengths)
         network = self.surrogate if surrogate else None
-        codes = infer_codes(self.model, network, features, batch.lengths, batch.present)
-        return self.model.predict(self.model.factorize(codes).f_y)
+        return infer_codes(self.model, network, features, batch.lengths, batch.present)
+
+    def predict_label(self, batch: AffectBatch, *, surrogate: bool = True) -> Tensor:
+        """The head's raw output (B, output_dim), without decoding anything; arguments as in `infer_codes`."""
+        return self.model.predict_from(self.model.factorize(self.infer_codes(batch, surrogate=surrogate)))
 
     def step(self, batch: AffectBatch) -> StepOutput:
         """Objective and prediction for one batch."""

@@ -13,7 +13,7 @@ from mfm.errors import ConfigurationError, nearest
 from mfm.losses.missing_references import authors_surrogate_loss
 from mfm.losses.prediction import choose_prediction_loss, prediction_loss
 from mfm.losses.reconstruction import reconstruction_loss
-from mfm.models.mfm import MFMOutput
+from mfm.models.mfm import Codes, MFMOutput
 from mfm.models.missing_references import (
     BestOfSubsets,
     SubsetGenerators,
@@ -232,8 +232,8 @@ class MissingReferenceModule(MFMModule):
         kept = {name: x[:, : features[name].shape[1]] if name in features else x for name, x in shown.items()}
         return output._replace(reconstruction=kept), features
 
-    def predict_label(self, batch: AffectBatch, *, surrogate: bool = True) -> Tensor:
-        """The head's raw output (B, output_dim) for a batch in the file's units, without decoding more than needed.
+    def infer_codes(self, batch: AffectBatch, *, surrogate: bool = True) -> Codes:
+        """The codes of a batch in the file's units; `generative` completes the input instead of guessing codes.
 
         Args:
             batch: The batch.
@@ -245,9 +245,7 @@ class MissingReferenceModule(MFMModule):
             features, lengths = networks(features, lengths, present)
             present = {name: own > 0 for name, own in lengths.items()}
         codes = self.model.encode(features, lengths, present)
-        if isinstance(networks, SubsetSurrogates):
-            codes = networks(codes, features, lengths, present)
-        return self.model.predict(self.model.factorize(codes).f_y)
+        return networks(codes, features, lengths, present) if isinstance(networks, SubsetSurrogates) else codes
 
     # ---------------------------------------------------------------- objective
     def step(self, batch: AffectBatch) -> StepOutput:

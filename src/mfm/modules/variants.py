@@ -60,6 +60,8 @@ class AblationModule(AffectModule):
         **kwargs: Optimisation and what the data decides; see `AffectModule`.
     """
 
+    surrogate = None  # what a `FactorModule` infers missing modalities with
+
     def __init__(
         self,
         variant: Variant = "MFM",
@@ -147,6 +149,15 @@ class AblationModule(AffectModule):
         """
         features = self.normalizer(batch.features, batch.lengths)
         return self.model(features, batch.lengths, batch.present), features
+
+    def infer_codes(self, batch: AffectBatch, *, surrogate: bool = True) -> Codes:
+        """The codes of a batch in the file's units, means of a Gaussian posterior; there is no surrogate to ask."""
+        features = self.normalizer(batch.features, batch.lengths)
+        return self.model.encode(features, batch.lengths, batch.present)
+
+    def predict_label(self, batch: AffectBatch, *, surrogate: bool = True) -> Tensor:
+        """The head's raw output (B, output_dim), without decoding anything; arguments as in `infer_codes`."""
+        return self.model.predict_from(self.model.factorize(self.infer_codes(batch)))
 
     def step(self, batch: AffectBatch) -> StepOutput:
         """Objective and prediction for one batch."""

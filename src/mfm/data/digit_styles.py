@@ -18,8 +18,8 @@ STYLE_FACTORS: dict[str, tuple[str, ...]] = {
 """Private factors of a style in the order of `style_factors`; angles on a circle have a cosine and a sine."""
 
 _STEEPEST = np.deg2rad(40.0)
-_STRIPES = 2.5  # periods over the image's side
-_FLOOR, _DEPTH = 0.1, 0.35  # brightness of the background's dark stripes, and what bright ones have more
+_STRIPES = 1.5  # periods over the image's side
+_FLOOR, _DEPTH = 0.05, 0.5  # brightness of the background's dark stripes, and what bright ones have more
 
 Values = NDArray[np.float64]
 

@@ -105,6 +105,8 @@ def pair_by_class(
         for shift in generator.permutation(choices)[:rounds]:
             lefts.append(left)
             rights.append(right[(np.arange(len(left)) + shift) % len(right)])
+    if not lefts:
+        raise DataFormatError("there are too few images to hold some of each class out; give whole files")
     pairs = np.stack([np.concatenate(lefts), np.concatenate(rights)])
     pairs = pairs[:, generator.permutation(pairs.shape[1])]
     return pairs[0], pairs[1]

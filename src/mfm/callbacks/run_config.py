@@ -65,7 +65,8 @@ class RunConfig(SaveConfigCallback):
         arguments = self.full.get("data", {}).get("init_args", {})
         data = getattr(trainer, "datamodule", None)
         if data is not None and "path" in arguments:
-            arguments["path"] = str(Path(arguments["path"]).resolve())
+            if Path(arguments["path"]).exists():  # else a name that stands for data of a package
+                arguments["path"] = str(Path(arguments["path"]).resolve())
             arguments["feature_dims"] = dict(data.feature_dims)
 
     @staticmethod

@@ -111,7 +111,7 @@ def _suffix(cli: MFMCLI) -> str:
     recorded = (cli.recorded or {}).get("data", {}).get("init_args", {})
     epoch, data = Path(config["ckpt_path"]).stem, cli.datamodule
     parts = [] if epoch == "best" else [epoch]
-    if recorded and Path(data.path).resolve() != Path(recorded["path"]):
+    if recorded and Path(data.path).resolve() != Path(recorded["path"]).resolve():
         parts += ["on", Path(data.path).stem]
     if data.limit != recorded.get("limit"):
         parts += ["limit", str(data.limit)]

@@ -17,7 +17,7 @@ STYLE_FACTORS: dict[str, tuple[str, ...]] = {
 }
 """Private factors of a style in the order of `style_factors`; angles on a circle have a cosine and a sine."""
 
-_STEEPEST = np.deg2rad(40.0)
+_STEEPEST = np.deg2rad(25.0)
 _STRIPES = 1.5  # periods over the image's side
 _FLOOR, _DEPTH = 0.05, 0.5  # brightness of the background's dark stripes, and what bright ones have more
 
@@ -25,7 +25,7 @@ Values = NDArray[np.float64]
 
 
 def draw_styles(count: int, generator: np.random.Generator) -> Values:
-    """Draw styles, (N, 3): rotation within 40 degrees, hue of the ink in [0, 1), direction of stripes in [0, pi)."""
+    """Draw styles, (N, 3): rotation within 25 degrees, hue of the ink in [0, 1), direction of stripes in [0, pi)."""
     low, high = np.array([-_STEEPEST, 0.0, 0.0]), np.array([_STEEPEST, 1.0, np.pi])
     return generator.uniform(low, high, size=(count, 3))
 

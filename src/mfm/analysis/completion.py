@@ -16,8 +16,8 @@ from mfm.analysis.corruption import only
 from mfm.data.batch import AffectBatch
 from mfm.errors import ConfigurationError
 from mfm.files import whole_file
+from mfm.models.factor_model import FactorModel
 from mfm.models.masking import masked_mean, step_mask
-from mfm.models.mfm import MFM
 from mfm.models.normalization import Normalizer
 from mfm.models.surrogate import Surrogate, infer_codes
 
@@ -43,7 +43,7 @@ class Completed(NamedTuple):
 
 @torch.inference_mode()
 def complete(
-    model: MFM, surrogate: Surrogate, normalizer: Normalizer, batch: AffectBatch, hidden: Sequence[str]
+    model: FactorModel, surrogate: Surrogate, normalizer: Normalizer, batch: AffectBatch, hidden: Sequence[str]
 ) -> dict[str, Completed]:
     """Hide modalities from every sample of a batch and generate them from the rest.
 

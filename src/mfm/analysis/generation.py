@@ -20,8 +20,9 @@ from mfm.data.batch import AffectBatch
 from mfm.data.collate import Sample, collate
 from mfm.data.records import FloatArray
 from mfm.errors import ConfigurationError, DataFormatError, nearest
+from mfm.models.factor_model import FactorModel
 from mfm.models.masking import masked_mean, step_mask
-from mfm.models.mfm import MFM, Codes
+from mfm.models.mfm import Codes
 from mfm.models.normalization import Normalizer
 from mfm.models.surrogate import Surrogate, infer_codes, observed_modalities
 
@@ -77,7 +78,9 @@ def _some(ids: Sequence[str]) -> str:
 
 
 @torch.inference_mode()
-def encode(model: MFM, surrogate: Surrogate | None, normalizer: Normalizer, batches: Iterable[AffectBatch]) -> Encoded:
+def encode(
+    model: FactorModel, surrogate: Surrogate | None, normalizer: Normalizer, batches: Iterable[AffectBatch]
+) -> Encoded:
     """Run inference over a split.
 
     Args:
@@ -97,7 +100,7 @@ def encode(model: MFM, surrogate: Surrogate | None, normalizer: Normalizer, batc
         ids=tuple(name for part in parts for name in part.ids),
         codes=Codes(
             torch.cat([part.codes.z_y for part in parts]),
-            {name: torch.cat([part.codes.z[name] for part in parts]) for name in names},
+            {name: torch.cat([part.codes.z[name] for part in parts]) for name in sorted(parts[0].codes.z)},
         ),
         lengths={name: torch.cat([part.lengths[name] for part in parts]) for name in names},
         pooled=np.concatenate([part.pooled for part in parts]),
@@ -107,7 +110,9 @@ def encode(model: MFM, surrogate: Surrogate | None, normalizer: Normalizer, batc
     )
 
 
-def _encode_batch(model: MFM, surrogate: Surrogate | None, normalizer: Normalizer, batch: AffectBatch) -> Encoded:
+def _encode_batch(
+    model: FactorModel, surrogate: Surrogate | None, normalizer: Normalizer, batch: AffectBatch
+) -> Encoded:
     features = normalizer(batch.features, batch.lengths)
     codes = infer_codes(model, surrogate, features, batch.lengths, batch.present)
     observed = observed_modalities(model, batch.lengths, batch.present)
@@ -126,7 +131,7 @@ def _encode_batch(model: MFM, surrogate: Surrogate | None, normalizer: Normalize
         codes=codes,
         lengths=lengths,
         pooled=torch.cat(pooled, dim=1).double().numpy(),
-        prediction=model.predict(model.factorize(codes).f_y),
+        prediction=model.predict_from(model.factorize(codes)),
         target=batch.target,
         mask=batch.target_mask,
     )
@@ -342,7 +347,7 @@ def draw_prior(encoded: Encoded, count: int, seed: int = 0) -> Recipe:
 
 # ----------------------------------------------------------------------------------------------------- sequences
 @torch.inference_mode()
-def realise(model: MFM, normalizer: Normalizer, recipe: Recipe) -> dict[str, list[FloatArray]]:
+def realise(model: FactorModel, normalizer: Normalizer, recipe: Recipe) -> dict[str, list[FloatArray]]:
     """Decode.
 
     Returns:
@@ -361,9 +366,9 @@ def realise(model: MFM, normalizer: Normalizer, recipe: Recipe) -> dict[str, lis
 
 
 @torch.inference_mode()
-def head_on(model: MFM, codes: Codes) -> Tensor:
+def head_on(model: FactorModel, codes: Codes) -> Tensor:
     """(P, K) raw output of the head on codes, without any sequence between."""
-    return model.predict(model.factorize(codes).f_y)
+    return model.predict_from(model.factorize(codes))
 
 
 def as_batches(ids: Sequence[str], sequences: Mapping[str, Sequence[FloatArray]]) -> Iterator[AffectBatch]:

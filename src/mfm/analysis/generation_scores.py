@@ -106,7 +106,7 @@ class PriorCheck(NamedTuple):
     """Codes of a split against the prior.
 
     Attributes:
-        block: `joint`, `y` or a modality.
+        block: `joint`, `y`, or a block of `z`, a modality's or `shared`.
         samples: Codes compared, with as many draws.
         mmd: Unbiased squared MMD; about 0 where both agree.
         p: Permutation p-value; small: the prior does not draw what the encoders make.
@@ -145,8 +145,9 @@ def prior_checks(
     some = torch.stack(list(there.values())).any(dim=0)
     blocks = {
         JOINT: _joint(encoded.codes)[everything],
-        "y": encoded.codes.z_y[some],
-        **{name: encoded.codes.z[name][there[name]] for name in sorted(encoded.codes.z)},
+        **({"y": encoded.codes.z_y[some]} if encoded.codes.z_y.shape[1] else {}),
+        # a block that is no modality's is inferred from whatever is there
+        **{name: encoded.codes.z[name][there.get(name, some)] for name in sorted(encoded.codes.z)},
     }
     generator = torch.Generator().manual_seed(seed)
     return [_checked(name, z, most, permutations, kernel, generator) for name, z in blocks.items()]

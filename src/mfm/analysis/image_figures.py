@@ -13,8 +13,9 @@ from torch import Tensor
 from mfm.analysis.generation import Encoded, Recipe, realise
 from mfm.data.batch import AffectBatch
 from mfm.data.records import FloatArray
+from mfm.models.factor_model import FactorModel
 from mfm.models.images import ConvDecoder, ImageShape
-from mfm.models.mfm import MFM, Codes
+from mfm.models.mfm import Codes
 from mfm.models.normalization import Normalizer
 
 _GAP = 1  # pixels between images
@@ -39,7 +40,7 @@ class ImagePanel(NamedTuple):
     columns: Sequence[str] = ()
 
 
-def image_shapes(model: MFM) -> dict[str, ImageShape]:
+def image_shapes(model: FactorModel) -> dict[str, ImageShape]:
     """Modality -> shape of its images, for modalities that are decoded as images."""
     decoders = model.decoders.items()
     return {name: decoder.shape for name, decoder in decoders if isinstance(decoder, ConvDecoder)}
@@ -90,7 +91,7 @@ def _mosaic(images: Sequence[Sequence[FloatArray | None]], width: int) -> tuple[
 
 # --------------------------------------------------------------------------------------------------------- panels
 def swap_panels(
-    model: MFM,
+    model: FactorModel,
     normalizer: Normalizer,
     encoded: Encoded,
     real: Mapping[str, Mapping[int, FloatArray]],
@@ -123,7 +124,11 @@ def swap_panels(
 
 
 def recipe_panels(
-    model: MFM, sequences: Mapping[str, Sequence[FloatArray]], width: int, height: int, columns: Sequence[str] = ()
+    model: FactorModel,
+    sequences: Mapping[str, Sequence[FloatArray]],
+    width: int,
+    height: int,
+    columns: Sequence[str] = (),
 ) -> list[ImagePanel]:
     """One grid a modality of what was generated, in its order, `width` images a row, at most `height` rows."""
     panels = []
@@ -134,8 +139,10 @@ def recipe_panels(
     return panels
 
 
-def style_panels(model: MFM, normalizer: Normalizer, encoded: Encoded, sample: int, steps: int) -> list[ImagePanel]:
-    """One grid a modality: Z_ai walked along its main directions over the samples, Z_y of one sample held.
+def style_panels(
+    model: FactorModel, normalizer: Normalizer, encoded: Encoded, sample: int, steps: int
+) -> list[ImagePanel]:
+    """One grid a modality that has a Z_ai: it walked along its main directions over the samples, all else held.
 
     Directions are those of most variance (principal components), walked two deviations each way.
 
@@ -149,6 +156,8 @@ def style_panels(model: MFM, normalizer: Normalizer, encoded: Encoded, sample: i
     panels = []
     places = torch.linspace(-_REACH, _REACH, steps)
     for name, shape in image_shapes(model).items():
+        if name not in encoded.codes.z:
+            continue
         z = encoded.codes.z[name][encoded.usable]
         _, deviations, directions = torch.linalg.svd(z - z.mean(dim=0), full_matrices=False)
         count = min(_DIRECTIONS, len(directions))
@@ -168,7 +177,7 @@ def style_panels(model: MFM, normalizer: Normalizer, encoded: Encoded, sample: i
 
 
 def completion_panels(
-    model: MFM,
+    model: FactorModel,
     batch: AffectBatch,
     completed: Mapping[str, Sequence[Tensor]],
     chosen: Sequence[int],
@@ -201,12 +210,12 @@ def completion_panels(
     return panels
 
 
-def _decoded(model: MFM, normalizer: Normalizer, codes: Codes) -> dict[str, list[FloatArray]]:
+def _decoded(model: FactorModel, normalizer: Normalizer, codes: Codes) -> dict[str, list[FloatArray]]:
     sequences = _sequences(model, normalizer, codes)
     return {name: [as_image(one, shape) for one in sequences[name]] for name, shape in image_shapes(model).items()}
 
 
-def _sequences(model: MFM, normalizer: Normalizer, codes: Codes) -> dict[str, list[FloatArray]]:
+def _sequences(model: FactorModel, normalizer: Normalizer, codes: Codes) -> dict[str, list[FloatArray]]:
     count = len(codes.z_y)
     one_step = {name: torch.ones(count, dtype=torch.int64) for name in model.modalities}
     nobody = torch.full((count,), -1)

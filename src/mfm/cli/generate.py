@@ -29,6 +29,7 @@ from mfm.analysis.generation_scores import (
     prior_checks,
     read_independently,
 )
+from mfm.cli.factor_models import factor_module, named
 from mfm.cli.image_outputs import generated_images
 from mfm.cli.loading import LoadedRun, load_run
 from mfm.data.arrays import ArraySequences
@@ -36,7 +37,7 @@ from mfm.data.records import CorpusData, FloatArray, SplitData
 from mfm.data.store import write_store
 from mfm.errors import ConfigurationError, nearest
 from mfm.files import write_json
-from mfm.modules import MFMModule
+from mfm.modules import FactorModule
 
 _DESCRIPTION = """\
 Generate samples from a trained MFM, in the file's units, as a store that `--data.path` reads like any other file:
@@ -102,13 +103,13 @@ def main(arguments: list[str]) -> int:
     _check(given)
     torch.set_flush_denormal(True)
     run = load_run(given.ckpt_path, overrides, split=given.split, command="generate")
-    if not isinstance(run.module, MFMModule):
-        raise ConfigurationError(f"{type(run.module).__name__} generates nothing; generate takes an MFM")
+    module = factor_module(run, "generate", generates=True)
+    _check_factors(module, given.mode, named(run))
     path = _output(given, run)
-    encoded = _encode(run.module, run)
-    result = _generate(run, run.module, encoded, given)
-    _score(run, run.module, encoded, result, given, overrides)
-    _write(path, run, run.module, encoded, result, given)
+    encoded = _encode(module, run)
+    result = _generate(run, module, encoded, given)
+    _score(run, module, encoded, result, given, overrides)
+    _write(path, run, module, encoded, result, given)
     return 0
 
 
@@ -154,6 +155,17 @@ def _check(given: argparse.Namespace) -> None:
         raise ConfigurationError(f"--output {given.output}: a store is written; give it a name that ends in .h5")
 
 
+def _check_factors(module: FactorModule, mode: str, name: str) -> None:
+    layout = module.model.layout
+    if mode in ("swap", "traverse") and not layout.joint:
+        what = "exchange" if mode == "swap" else "walk"
+        raise ConfigurationError(f"{name} has no joint code Z_y to {what}; use --mode prior or interpolate")
+    if mode == "swap" and not (layout.own or layout.shared):
+        raise ConfigurationError(
+            f"{name} has no code besides Z_y to exchange it with; use --mode traverse, prior or interpolate"
+        )
+
+
 def _output(given: argparse.Namespace, run: LoadedRun) -> Path:
     path = Path(given.output) if given.output else run.run_dir / f"generated_{given.mode}.h5"
     if path.resolve() == Path(run.data.path).resolve():
@@ -163,12 +175,12 @@ def _output(given: argparse.Namespace, run: LoadedRun) -> Path:
     return path
 
 
-def _encode(module: MFMModule, run: LoadedRun) -> g.Encoded:
+def _encode(module: FactorModule, run: LoadedRun) -> g.Encoded:
     return g.encode(module.model, module.surrogate, module.normalizer, run.data.predict_dataloader())
 
 
 # -------------------------------------------------------------------------------------------------------- generate
-def _generate(run: LoadedRun, module: MFMModule, encoded: g.Encoded, given: argparse.Namespace) -> _Result:
+def _generate(run: LoadedRun, module: FactorModule, encoded: g.Encoded, given: argparse.Namespace) -> _Result:
     corpus = run.data.corpus_record
     steps = given.steps or _STEPS
     walk: dict[str, Any] = {}
@@ -231,7 +243,7 @@ def _traverse(
 # ----------------------------------------------------------------------------------------------------------- score
 def _score(
     run: LoadedRun,
-    module: MFMModule,
+    module: FactorModule,
     encoded: g.Encoded,
     result: _Result,
     given: argparse.Namespace,
@@ -239,7 +251,7 @@ def _score(
 ) -> None:
     if not result.intended.shape[-1] and result.intended.ndim == 2:
         return
-    corpus, splits = run.data.corpus_record, run.data._data.splits
+    corpus, splits = run.data.corpus_record, run.data.corpus_data.splits
 
     def loaded(split: str) -> g.Encoded:
         return _encode(module, load_run(given.ckpt_path, overrides, split=split, command="generate"))
@@ -286,7 +298,7 @@ def _mean_walk(run: LoadedRun, result: _Result) -> None:
 
 # ----------------------------------------------------------------------------------------------------------- write
 def _write(
-    path: Path, run: LoadedRun, module: MFMModule, encoded: g.Encoded, result: _Result, given: argparse.Namespace
+    path: Path, run: LoadedRun, module: FactorModule, encoded: g.Encoded, result: _Result, given: argparse.Namespace
 ) -> None:
     images = (result.recipe, result.sequences, given.mode, given.steps or _STEPS)
     figure = generated_images(run, module, encoded, *images) or generation_figure(
@@ -330,7 +342,7 @@ def _as_corpus(run: LoadedRun, result: _Result, given: argparse.Namespace) -> Co
     labels = {}
     if result.intended.shape[-1] or result.intended.ndim == 1:
         values = result.intended.double().masked_fill(~result.known, torch.nan).numpy()
-        source = next(iter(run.data._data.splits.values())).labels
+        source = next(iter(run.data.corpus_data.splits.values())).labels
         keys = run.data.corpus_record.label_keys
         name = run.data.target or next((key for key in keys if key in source), keys[0])
         labels[name] = values.reshape(len(values), -1)
@@ -344,7 +356,7 @@ def _as_corpus(run: LoadedRun, result: _Result, given: argparse.Namespace) -> Co
     return CorpusData(run.data.path, "generated", {"test": split}, run.data.aligned, (note,))
 
 
-def _shown(run: LoadedRun, module: MFMModule, result: _Result, given: argparse.Namespace) -> list[Shown]:
+def _shown(run: LoadedRun, module: FactorModule, result: _Result, given: argparse.Namespace) -> list[Shown]:
     """Three samples for the figure: content, style and what came of them; or three that were generated."""
 
     def standardised(features: Mapping[str, Tensor]) -> dict[str, FloatArray]:

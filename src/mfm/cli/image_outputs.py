@@ -20,15 +20,15 @@ from mfm.analysis.image_figures import (
 )
 from mfm.cli.loading import LoadedRun
 from mfm.data.records import FloatArray
-from mfm.models.mfm import MFM
-from mfm.modules import MFMModule
+from mfm.models.factor_model import FactorModel
+from mfm.modules import FactorModule
 
 _ROWS, _COLUMNS = 10, 10
 
 
 def generated_images(
     run: LoadedRun,
-    module: MFMModule,
+    module: FactorModule,
     encoded: Encoded,
     recipe: Recipe,
     sequences: Mapping[str, Sequence[FloatArray]],
@@ -66,7 +66,7 @@ def generated_images(
     return image_figure(panels, title)
 
 
-def completed_images(run: LoadedRun, model: MFM, values: Mapping[str, Sequence[Tensor]]) -> Figure | None:
+def completed_images(run: LoadedRun, model: FactorModel, values: Mapping[str, Sequence[Tensor]]) -> Figure | None:
     """Images of what `mfm reconstruct` completed, one sample of each class; None where a modality is no image."""
     if set(image_shapes(model)) != set(model.modalities):
         return None

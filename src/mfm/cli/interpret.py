@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import warnings
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,14 @@ from mfm.analysis.figures import save_figure
 from mfm.analysis.interpretation import Interpretation, Options, interpret
 from mfm.analysis.interpretation_figures import contribution_figure, flow_figure, ratios_figure
 from mfm.analysis.interpretation_report import as_json, in_words, write_table
+from mfm.cli.factor_models import factor_module, named
 from mfm.cli.loading import LoadedRun, constant_of, load_run, moved
 from mfm.data.batch import AffectBatch
 from mfm.errors import ConfigurationError
 from mfm.files import write_json, write_text
-from mfm.models.mfm import MFM, Codes, Factors, MFMOutput
+from mfm.models.mfm import Factors, MFMOutput
+from mfm.models.variants import SHARED
+from mfm.modules import FactorModule
 
 _DESCRIPTION = """\
 Say what a trained MFM does with each modality, on a split:
@@ -160,22 +163,25 @@ def _folder(split: str, missing: list[str]) -> str:
 
 
 def _interpret(run: LoadedRun, options: Options, device: torch.device) -> Interpretation:
-    model = getattr(run.module, "model", None)
-    if not isinstance(model, MFM):
-        raise ConfigurationError(
-            f"{type(run.module).__name__} has no factors that reconstructions are made from; interpret takes an MFM"
-        )
+    module = factor_module(run, "interpret", generates=True)
+    shared = _one_for_all(module, named(run))
+    model = module.model
     run.module.to(device)
 
     def forward(batch: AffectBatch) -> MFMOutput:
-        output, _ = run.module(moved(batch, device))
-        return _on_cpu(output)
+        codes = module.infer_codes(moved(batch, device))
+        factors = model.factorize(codes)
+        own = dict.fromkeys(model.modalities, factors.f[SHARED]) if shared else factors.f
+        own = {name: factor.cpu() for name, factor in own.items()}
+        prediction = model.predict_from(factors).cpu()
+        return MFMOutput(prediction, {}, codes, Factors(factors.f_y.cpu(), own), codes)
 
     def decode(factors: Factors, steps: Any) -> dict[str, Tensor]:
-        moved = Factors(factors.f_y.to(device), {name: factor.to(device) for name, factor in factors.f.items()})
+        own = {SHARED: next(iter(factors.f.values()))} if shared else factors.f
+        moved = Factors(factors.f_y.to(device), {name: factor.to(device) for name, factor in own.items()})
         return {name: x.cpu() for name, x in model.decode(moved, steps).items()}
 
-    return interpret(
+    found = interpret(
         forward,
         decode,
         run.data.predict_dataloader(),
@@ -184,15 +190,22 @@ def _interpret(run: LoadedRun, options: Options, device: torch.device) -> Interp
         texts=_texts(run),
         options=options,
     )
+    note = "The modalities have no factors of their own: F_a is one generative factor that all of them share."
+    return replace(found, notes=(note, *found.notes)) if shared else found
 
 
-def _on_cpu(output: MFMOutput) -> MFMOutput:
-    def move(parts: dict[str, Tensor]) -> dict[str, Tensor]:
-        return {name: part.cpu() for name, part in parts.items()}
+def _one_for_all(module: FactorModule, name: str) -> bool:
+    """Whether one generative factor serves all modalities.
 
-    codes = Codes(output.codes.z_y.cpu(), move(output.codes.z))
-    factors = Factors(output.factors.f_y.cpu(), move(output.factors.f))
-    return MFMOutput(output.prediction.cpu(), {}, codes, factors, codes)
+    Raises:
+        ConfigurationError: There are not the two kinds of factors that are compared.
+    """
+    layout = module.model.layout
+    if not layout.joint:
+        raise ConfigurationError(f"{name} has no joint factor F_y, which interpret compares with the others")
+    if not (layout.own or layout.shared):
+        raise ConfigurationError(f"{name} has no generative factor besides F_y, and interpret compares the two")
+    return layout.shared
 
 
 def _constant(run: LoadedRun) -> Tensor | None:
@@ -200,7 +213,7 @@ def _constant(run: LoadedRun) -> Tensor | None:
     data = run.data
     if not data.labels or not data.output_dim:
         return None
-    splits = data._data.splits
+    splits = data.corpus_data.splits
     name = "train" if "train" in splits and len(splits["train"]) else data.predict_splits[0]
     # nothing to score where the interpreted split has no labels
     return constant_of(run, name) if constant_of(run, data.predict_splits[0]) is not None else None
@@ -211,7 +224,7 @@ def _texts(run: LoadedRun) -> list[str] | None:
     names = run.data.predict_splits
     texts: list[str] = []
     for name in dict.fromkeys(names):
-        raw = run.data._data.splits[name].raw_text
+        raw = run.data.corpus_data.splits[name].raw_text
         if raw is None:
             return None
         texts.extend(raw[: names.count(name)])

@@ -119,7 +119,7 @@ def constant_of(run: LoadedRun, split: str) -> Tensor | None:
     Returns:
         (output_dim,) as the head would put it; None where the file has no such split or a target has no label in it.
     """
-    data = run.data._data.splits.get(split)
+    data = run.data.corpus_data.splits.get(split)
     if data is None or not len(data):
         return None
     labels = decode_labels(data, run.data.corpus_record, run.data.target, required=False, where=run.data.path)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from mfm.analysis.completion import Accuracy, RidgeFromObserved, complete, write_completed
 from mfm.analysis.figures import save_figure
+from mfm.cli.factor_models import factor_module, named, trains_surrogates
 from mfm.cli.image_outputs import completed_images
 from mfm.cli.loading import LoadedRun, load_run
 from mfm.data.batch import AffectBatch
@@ -24,7 +25,7 @@ from mfm.errors import ConfigurationError, nearest
 from mfm.files import write_json
 from mfm.models.masking import step_mask
 from mfm.models.surrogate import Surrogate
-from mfm.modules import MFMModule
+from mfm.modules import FactorModule
 
 _DESCRIPTION = """\
 Hide modalities from every sample of a split and generate them from the others, in the file's units and with lengths.
@@ -73,7 +74,7 @@ def main(arguments: list[str]) -> int:
     splits = {
         name: load_run(given.ckpt_path, overrides, split=name, command="reconstruct").data.predict_dataloader()
         for name in ("train", "valid")
-        if name in run.data._data.splits
+        if name in run.data.corpus_data.splits
     }
     found = _reconstruct(run, module, surrogate, hidden, splits)
     _write(Path(given.output), run, module, found, given)
@@ -97,10 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _with_surrogate(run: LoadedRun, checkpoint: str) -> tuple[MFMModule, Surrogate]:
-    module = run.module
-    if not isinstance(module, MFMModule):
-        raise ConfigurationError(f"{type(module).__name__} generates nothing; reconstruct takes an MFM")
+def _with_surrogate(run: LoadedRun, checkpoint: str) -> tuple[FactorModule, Surrogate]:
+    module = factor_module(run, "reconstruct", generates=True)
+    if module.surrogate is None and not trains_surrogates(run):
+        raise ConfigurationError(
+            f"{named(run)} has no surrogate to infer what is hidden; reconstruct takes an MFMModule with one"
+        )
     if module.surrogate is None:
         config = run.run_dir / "config.yaml"
         start = shlex.quote(str(config)) if config.is_file() else "CONFIG.yaml"
@@ -123,7 +126,7 @@ def _hidden(missing: list[str] | None, modalities: list[str]) -> list[str]:
 
 
 def _reconstruct(
-    run: LoadedRun, module: MFMModule, surrogate: Surrogate, hidden: list[str], splits: dict[str, Any]
+    run: LoadedRun, module: FactorModule, surrogate: Surrogate, hidden: list[str], splits: dict[str, Any]
 ) -> _Found:
     observed = [name for name in run.data.modalities if name not in hidden]
     batches: list[AffectBatch] = list(run.data.predict_dataloader())
@@ -147,7 +150,7 @@ def _reconstruct(
     return _Found(ids, values, scores, {name: ridge.penalty for name, ridge in ridges.items()})
 
 
-def _write(path: Path, run: LoadedRun, module: MFMModule, found: _Found, given: argparse.Namespace) -> None:
+def _write(path: Path, run: LoadedRun, module: FactorModule, found: _Found, given: argparse.Namespace) -> None:
     provenance = {"checkpoint": str(given.ckpt_path), "data_fingerprint": run.data.fingerprint, "split": given.split}
     scores = {
         name: {

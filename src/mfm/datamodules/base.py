@@ -74,6 +74,7 @@ class AffectDataModule(LightningDataModule):
     Attributes:
         corpus_record: What is known of the corpus.
         corpus_name: Its name.
+        corpus_data: What the file holds, its header read and its samples not yet.
         aligned: Whether step t of all modalities is the same moment.
         statistics: After `setup("fit")`: modality -> statistics of the training split; None without normalisation.
 
@@ -126,12 +127,12 @@ class AffectDataModule(LightningDataModule):
         self.missing = list(missing or [])
         self.corpus_record = self._record(corpus)
         self.corpus_name = self.corpus_record.name
-        self._data, self.feature_dims = self._open(modalities, feature_dims)
+        self.corpus_data, self.feature_dims = self._open(modalities, feature_dims)
         self.modalities = sorted(self.feature_dims)
         check_missing(self.missing, self.modalities)
         self.missing_rates = missing_rates(missing_rate, self.modalities)
         self.max_lengths = resolve_max_lengths(max_lengths, self.modalities)
-        self.aligned = self._data.aligned
+        self.aligned = self.corpus_data.aligned
         self.statistics: dict[str, FeatureStatistics] | None = None
         self._datasets: dict[str, AffectDataset | AffectConcat] = {}
         self._fingerprint: str | None = None
@@ -177,7 +178,7 @@ class AffectDataModule(LightningDataModule):
                 training split has no finite value.
         """
         if self.duplicate_ids == "refuse":
-            check_ids(self._data)
+            check_ids(self.corpus_data)
         if stage in ("fit", None):
             self._setup_fit()
         if stage in ("fit", "validate", None):
@@ -207,7 +208,7 @@ class AffectDataModule(LightningDataModule):
                 _report(f"NaN and infinite values in the training split, left out of the statistics: {counts}")
 
     def _setup_predict(self) -> None:
-        there = [name for name in SPLITS if name in self._data.splits and len(self._data.splits[name])]
+        there = [name for name in SPLITS if name in self.corpus_data.splits and len(self.corpus_data.splits[name])]
         chosen = there if self.predict_split == "all" else [str(self.predict_split)]
         if not chosen:
             raise DataFormatError(f"{self.path}: nothing to predict, every split is empty")
@@ -238,11 +239,11 @@ class AffectDataModule(LightningDataModule):
         return list(self._datasets[name].ids) if name in self._datasets else []
 
     def _split(self, name: str) -> SplitData:
-        if name not in self._data.splits:
-            raise DataFormatError(f"{self.path} has no split {name!r}; there are: {', '.join(self._data.splits)}")
-        if not len(self._data.splits[name]):
+        if name not in self.corpus_data.splits:
+            raise DataFormatError(f"{self.path} has no split {name!r}; there are: {', '.join(self.corpus_data.splits)}")
+        if not len(self.corpus_data.splits[name]):
             raise DataFormatError(f"{self.path}: split {name!r} is empty; give a file with samples in it")
-        return self._data.splits[name]
+        return self.corpus_data.splits[name]
 
     def _prepare(self, name: str) -> AffectDataset:
         if name not in self._datasets:

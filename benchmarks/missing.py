@@ -262,6 +262,7 @@ def main() -> None:
         data = "--data DATA " if SUITES[name].path else ""
         command = f"python benchmarks/missing.py {data}--suite {name} --seeds {options.seeds}"
         command += f" --max_epochs {options.max_epochs}" if options.max_epochs else ""
+        command += f" --methods {' '.join(options.methods)}" if set(options.methods) != set(METHODS) else ""
         about = head(command, options.seeds, found)
         content = {**about, "methods": ABOUT, "runs": seeds}
         write_json(options.results / f"missing_{name}.json", content)

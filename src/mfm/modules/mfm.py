@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from mfm.corpora import CORPORA
 from mfm.data.batch import AffectBatch
@@ -84,7 +85,7 @@ class MFMModule(AffectModule):
         reconstruction_loss: `mse` (the paper's) or `l1`.
         surrogate: Inference from whatever was observed, for samples that lack a modality: trained `joint`ly with the
             model, or `posthoc` on the frozen model of `init_from`; null has none. Samples that have every modality
-            never go through it, and the model trains exactly as without (unless gradients are clipped by their norm).
+            never go through it, and the model trains exactly as without.
         surrogate_subsets: What it is shown while training: `uniform` over all subsets, `per_size`, `empirical` (the
             batch's own presence patterns), or weights: `{text+audio: 2, text: 1}`.
         surrogate_weight: Weight of its loss.
@@ -200,6 +201,21 @@ class MFMModule(AffectModule):
         if self.surrogate_mode == "posthoc":
             self.model.eval()
         return self
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """As Lightning, but the surrogate's gradients are no part of the model's norm."""
+        if self.surrogate_mode != "joint" or not gradient_clip_val:
+            super().configure_gradient_clipping(optimizer, gradient_clip_val, gradient_clip_algorithm)
+            return
+        assert self.surrogate is not None
+        clip = nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_
+        clip(self.model.parameters(), gradient_clip_val)
+        clip(self.surrogate.parameters(), gradient_clip_val)
 
     def selection_metric(self) -> tuple[str, Literal["min", "max"]]:
         """The corpus' own; the loss after freezing, for the metric with all modalities does not move any more."""

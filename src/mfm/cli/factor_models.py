@@ -36,6 +36,13 @@ def factor_module(run: LoadedRun, command: str, *, generates: bool = False) -> F
     return module
 
 
+def reads_labels(run: LoadedRun) -> bool:
+    """Whether the model was trained to read a label."""
+    if not run.data.labels or not run.data.output_dim:
+        return False
+    return not isinstance(run.module, FactorModule) or run.module.model.head is not None
+
+
 def trains_surrogates(run: LoadedRun) -> bool:
     """Whether the kind of model can be trained with a surrogate, whose place a reference takes."""
     return "surrogate" in run.module.hparams and "reference" not in run.module.hparams

@@ -19,7 +19,7 @@ from mfm.analysis.figures import save_figure
 from mfm.analysis.interpretation import Interpretation, Options, interpret
 from mfm.analysis.interpretation_figures import contribution_figure, flow_figure, ratios_figure
 from mfm.analysis.interpretation_report import as_json, in_words, write_table
-from mfm.cli.factor_models import factor_module, named
+from mfm.cli.factor_models import factor_module, named, reads_labels
 from mfm.cli.loading import LoadedRun, constant_of, load_run, moved
 from mfm.data.batch import AffectBatch
 from mfm.errors import ConfigurationError
@@ -211,7 +211,7 @@ def _one_for_all(module: FactorModule, name: str) -> bool:
 def _constant(run: LoadedRun) -> Tensor | None:
     """The training split's median or most frequent class; of the interpreted split where the file has no other."""
     data = run.data
-    if not data.labels or not data.output_dim:
+    if not reads_labels(run):
         return None
     splits = data.corpus_data.splits
     name = "train" if "train" in splits and len(splits["train"]) else data.predict_splits[0]

@@ -31,6 +31,7 @@ from mfm.analysis.robustness import (
 )
 from mfm.analysis.robustness_figure import robustness_figure
 from mfm.cli.comparison import load_compared
+from mfm.cli.factor_models import reads_labels
 from mfm.cli.loading import LoadedRun, constant_of, load_run, moved
 from mfm.data.batch import AffectBatch
 from mfm.errors import ConfigurationError, nearest
@@ -140,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _definitions(run: LoadedRun) -> dict[str, Definition]:
-    if not run.data.labels or not run.data.output_dim:
+    if not reads_labels(run):
         raise ConfigurationError("the model was trained without labels: there is no metric that could fall")
     return definitions_for(run.data.corpus_record)
 

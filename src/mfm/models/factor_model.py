@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from mfm.models.mfm import Codes, Factors, Layout
 
@@ -25,6 +25,11 @@ class FactorModel(Protocol):
     feature_dims: dict[str, int]
     modalities: list[str]
     decoders: Any
+
+    @property
+    def head(self) -> nn.Module | None:
+        """What reads the label; None in a model that reads none."""
+        ...
 
     @property
     def layout(self) -> Layout:

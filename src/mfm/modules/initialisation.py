@@ -16,7 +16,7 @@ def load_parts(module: nn.Module, path: str, parts: Iterable[str]) -> None:
     Args:
         module: The module to fill.
         path: A checkpoint written by `mfm fit`; loaded with `weights_only=True`.
-        parts: Attributes of `module` to fill, such as `model`; the rest stays as it is.
+        parts: Submodules of `module` to fill, such as `model` or `model.encoders`; the rest stays as it is.
 
     Raises:
         ConfigurationError: No such file, or weights of another model: a tensor that is not there or of another shape.
@@ -24,7 +24,7 @@ def load_parts(module: nn.Module, path: str, parts: Iterable[str]) -> None:
     """
     saved = _state(path)
     for part in parts:
-        own = getattr(module, part)
+        own = module.get_submodule(part)
         start = f"{part}."
         found = {name.removeprefix(start): value for name, value in saved.items() if name.startswith(start)}
         _check_shapes(part, own.state_dict(), found, path)
@@ -36,7 +36,7 @@ def _state(path: str) -> dict[str, Tensor]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise ConfigurationError(
-            f"--model.init_from: no such file: {path}; give the checkpoint of a trained MFM"
+            f"--model.init_from: no such file: {path}; give the checkpoint of a trained model"
         ) from error
     except Exception as error:  # torch raises half a dozen types for files that are not checkpoints
         raise DataFormatError(

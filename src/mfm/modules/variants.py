@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,12 @@ from mfm.losses.independence import Independence
 from mfm.losses.variants import VariantObjective
 from mfm.models.code_noise import CodeNoise
 from mfm.models.mfm import Codes
-from mfm.models.variants import SHARED, AblationModel, AblationOutput, Variant
+from mfm.models.variants import LAYOUTS, SHARED, AblationModel, AblationOutput, Variant
 from mfm.modules.base import AffectModule, Prediction, StepOutput
+from mfm.modules.initialisation import load_parts
 from mfm.modules.mfm import for_modalities
+
+Stage = Literal["generate", "discriminate"]
 
 
 class AblationModule(AffectModule):
@@ -57,6 +60,10 @@ class AblationModule(AffectModule):
         unbiased: Unbiased estimate of the MMD.
         prediction_loss: As in `MFMModule`.
         reconstruction_loss: `mse` or `l1`.
+        stage: Train in two stages, as the authors' beta-VAE: `generate`, everything but the head, on sequences alone;
+            then `discriminate`, the head alone, on the frozen F_y of `init_from` (all F_i in `M_C`). null trains all at
+            once.
+        init_from: Checkpoint of the first stage that `stage: discriminate` starts from; needed for training only.
         **kwargs: Optimisation and what the data decides; see `AffectModule`.
     """
 
@@ -91,15 +98,19 @@ class AblationModule(AffectModule):
         unbiased: bool = False,
         prediction_loss: str | None = None,
         reconstruction_loss: str = "mse",
+        stage: Stage | None = None,
+        init_from: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         used = self.feature_dims
+        _check_stage(stage, init_from, variant)
+        self.stage, self.init_from = stage, init_from
         if divergence not in ("mmd", "kl"):
             raise ConfigurationError(f"unknown divergence {divergence!r}: {nearest(str(divergence), ['mmd', 'kl'])}")
         self.model = AblationModel(
             used,
-            self.corpus.output_dim,
+            0 if stage == "generate" else self.corpus.output_dim,
             variant=variant,
             posterior="gaussian" if divergence == "kl" else "point",
             z_y=z_y,
@@ -133,6 +144,29 @@ class AblationModule(AffectModule):
             prediction_loss=prediction_loss,
             reconstruction_loss=reconstruction_loss,
         )
+        if stage == "discriminate":
+            for name, part in self.model.named_children():
+                part.requires_grad_(name == "head")
+
+    # ------------------------------------------------------------------ fitting
+    def on_fit_start(self) -> None:
+        """As `AffectModule`; what was trained in the first stage comes with the statistics that it was trained with."""
+        super().on_fit_start()
+        if self.init_from is not None and not self._resumed:
+            frozen = [f"model.{name}" for name, _ in self.model.named_children() if name != "head"]
+            load_parts(self, self.init_from, (*frozen, "normalizer"))
+
+    def train(self, mode: bool = True) -> AblationModule:
+        """As `nn.Module`, but frozen parts stay without dropout and without draws of codes."""
+        super().train(mode)
+        if self.stage == "discriminate":
+            self.model.eval()
+            if self.model.head is not None:
+                self.model.head.train(mode)
+        return self
+
+    def _labelled(self) -> bool:
+        return self.model.head is not None and super()._labelled()
 
     @torch.no_grad()
     def center_output(self, center: Tensor) -> None:
@@ -161,6 +195,8 @@ class AblationModule(AffectModule):
 
     def step(self, batch: AffectBatch) -> StepOutput:
         """Objective and prediction for one batch."""
+        if self.stage == "discriminate" and self.training:
+            return self._head_alone(batch)
         output, features = self(batch)
         mean, log_variance = output.posterior
         blocks: dict[str, tuple[Tensor, Tensor]] = {}
@@ -183,8 +219,29 @@ class AblationModule(AffectModule):
             spread,
             modalities=self.model.modalities,
         )
-        return StepOutput(parts.total, parts.parts, output.prediction)
+        total = parts.total if self.stage != "discriminate" else self._weighted(parts.parts["prediction"])
+        return StepOutput(total, parts.parts, output.prediction)
 
+    def _head_alone(self, batch: AffectBatch) -> StepOutput:
+        """The second stage: nothing is decoded, for nothing that decodes is trained."""
+        prediction = self.predict_label(batch)
+        nothing: dict[str, Tensor] = {}
+        parts, _ = self.objective.costs(
+            prediction,
+            batch.target,
+            batch.target_mask,
+            nothing,
+            nothing,
+            nothing,
+            nothing,
+            modalities=self.model.modalities,
+        )
+        return StepOutput(self._weighted(parts["prediction"]), parts, prediction)
+
+    def _weighted(self, prediction_loss: Tensor) -> Tensor:
+        return self.objective.prediction_weight * prediction_loss
+
+    # ---------------------------------------------------------------- inference
     def predict_step(self, batch: AffectBatch, batch_idx: int) -> Prediction:
         """Predictions, codes (means of a Gaussian posterior) and factors of one batch."""
         output, _ = self(batch)
@@ -196,6 +253,21 @@ class AblationModule(AffectModule):
             batch.target_mask,
             {name: code.float() for name, code in _blocks(output.posterior.mean, "y").items()},
             {name: factor.float() for name, factor in _blocks(factors, "y").items()},
+        )
+
+
+def _check_stage(stage: str | None, init_from: str | None, variant: str) -> None:
+    if stage is not None and stage not in get_args(Stage):
+        raise ConfigurationError(f"--model.stage is {stage!r}: {nearest(str(stage), get_args(Stage))}")
+    if stage is not None and variant in LAYOUTS and not LAYOUTS[variant].generates:
+        raise ConfigurationError(f"variant {variant} generates nothing: it has no two stages; drop --model.stage")
+    if stage == "discriminate" and init_from is None:
+        raise ConfigurationError(
+            "--model.stage discriminate trains a head on a frozen model: give its checkpoint with --model.init_from"
+        )
+    if stage != "discriminate" and init_from is not None:
+        raise ConfigurationError(
+            "--model.init_from is the frozen model of --model.stage discriminate; set that, or drop --model.init_from"
         )
 
 

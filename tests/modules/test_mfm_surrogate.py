@@ -77,6 +77,35 @@ def test_an_untrained_surrogate_is_the_models_own_inference_of_the_label():
     assert torch.equal(module.predict_label(gone), module.predict_label(gone, surrogate=False))
 
 
+def test_gradients_are_clipped_apart():
+    def clipped(**options):
+        module = build(**options)
+        torch.manual_seed(7)
+        module.step(batch()).loss.backward()
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        module.configure_gradient_clipping(optimizer, 0.01, "norm")
+        return module
+
+    plain, joint = build(), clipped(surrogate="joint", **SURROGATE)
+    torch.manual_seed(7)
+    plain.step(batch()).loss.backward()
+    torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.01)
+    for (name, one), other in zip(plain.model.named_parameters(), joint.model.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad), name
+    norm = torch.stack([p.grad.norm() for p in joint.surrogate.parameters()]).norm()
+    torch.testing.assert_close(norm, torch.tensor(0.01), rtol=1e-3, atol=0.0)
+
+
+def test_the_surrogates_weights_have_their_own_decay():
+    module = build(surrogate="joint", surrogate_weight_decay=0.3, weight_decay=0.1, **SURROGATE)
+    groups = module.parameter_groups()
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert len(decay) == len(list(module.parameters())) == sum(len(group["params"]) for group in groups)
+    for part, expected in ((module.model, 0.1), (module.surrogate, 0.3)):
+        for p in part.parameters():
+            assert decay[id(p)] == (expected if p.dim() >= 2 else 0.0)
+
+
 def test_its_draws_depend_on_seed_step_and_process_and_on_nothing_else(monkeypatch):
     def drawn(seed, step, rank, before):
         module = build(surrogate="joint", **SURROGATE)
@@ -146,6 +175,7 @@ def test_evaluation_infers_and_training_does_not():
         ({"surrogate": "joint", "init_from": "x"}, "posthoc"),
         ({"init_from": "x"}, "posthoc"),
         ({"surrogate": "joint", "surrogate_weight": 0.0}, "surrogate_weight"),
+        ({"surrogate": "joint", "surrogate_weight_decay": -0.1}, "surrogate_weight_decay"),
         ({"surrogate": "joint", "surrogate_subsets": "all"}, "uniform"),
         ({"surrogate": "joint", "surrogate_encoder": "lstn"}, "lstm"),
     ],

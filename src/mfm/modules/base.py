@@ -137,9 +137,7 @@ class AffectModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule as named in the hyperparameters."""
-        optimizer = build_optimizer(
-            self.optimizer_spec, decay_groups(self, self.weight_decay), self.lr, self.weight_decay
-        )
+        optimizer = build_optimizer(self.optimizer_spec, self.parameter_groups(), self.lr, self.weight_decay)
         monitor, mode = self.selection_metric()
         schedule = build_schedule(
             self.schedule_spec,
@@ -150,6 +148,10 @@ class AffectModule(LightningModule):
             mode=mode,
         )
         return optimizer if schedule is None else {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimiser trains, in groups of one weight decay each."""
+        return decay_groups(self, self.weight_decay)
 
     def selection_metric(self) -> tuple[str, Literal["min", "max"]]:
         """Name and direction of the value that chooses between epochs: the corpus' own, or the loss without labels."""

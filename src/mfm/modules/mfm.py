@@ -30,6 +30,7 @@ from mfm.models.surrogate import (
 )
 from mfm.modules.base import AffectModule, Prediction, StepOutput
 from mfm.modules.initialisation import load_parts
+from mfm.modules.optimisation import decay_groups
 
 _Setting = TypeVar("_Setting")
 _STANDARD = frozenset(name for corpus in CORPORA.values() for file in corpus.files for name in file.dims)
@@ -93,6 +94,8 @@ class MFMModule(AffectModule):
         surrogate_width: Width of its encoders' outputs.
         surrogate_hidden: Width of its fusion.
         surrogate_dropout: Dropout in its fusion, [0, 1).
+        surrogate_weight_decay: Its weight decay; null has the model's. The more, the nearer it stays to the model's own
+            inference, which was not made to fit the training labels without a modality.
         init_from: Checkpoint of the trained model that `surrogate: posthoc` starts from; needed for training only.
         **kwargs: Optimisation and what the data decides; see `AffectModule`.
     """
@@ -127,6 +130,7 @@ class MFMModule(AffectModule):
         surrogate_width: int | dict[str, int] = 64,
         surrogate_hidden: int = 128,
         surrogate_dropout: float = 0.0,
+        surrogate_weight_decay: float | None = None,
         init_from: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -164,7 +168,8 @@ class MFMModule(AffectModule):
         )
         self.surrogate_mode, self.init_from = surrogate, init_from
         self.surrogate: Surrogate | None = None
-        _check_surrogate(surrogate, surrogate_weight, init_from)
+        _check_surrogate(surrogate, surrogate_weight, surrogate_weight_decay, init_from)
+        self.surrogate_weight_decay = self.weight_decay if surrogate_weight_decay is None else surrogate_weight_decay
         if surrogate is not None:
             self.subsets = SubsetDistribution(surrogate_subsets, used)
             self.surrogate_weight = surrogate_weight
@@ -201,6 +206,13 @@ class MFMModule(AffectModule):
         if self.surrogate_mode == "posthoc":
             self.model.eval()
         return self
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """As `AffectModule`, the surrogate's weights with a decay of their own."""
+        if self.surrogate is None:
+            return super().parameter_groups()
+        own = decay_groups(self.surrogate, self.surrogate_weight_decay)
+        return decay_groups(self.model, self.weight_decay) + own
 
     def configure_gradient_clipping(
         self,
@@ -333,11 +345,13 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _check_surrogate(mode: str | None, weight: float, init_from: str | None) -> None:
+def _check_surrogate(mode: str | None, weight: float, decay: float | None, init_from: str | None) -> None:
     if mode not in (None, "joint", "posthoc"):
         raise ConfigurationError(f"--model.surrogate is {mode!r}: {nearest(str(mode), ['joint', 'posthoc'])}")
     if isinstance(weight, bool) or not 0 < weight < float("inf"):
         raise ConfigurationError(f"--model.surrogate_weight is {weight!r}, but must be a number > 0")
+    if decay is not None and (isinstance(decay, bool) or not 0 <= decay < float("inf")):
+        raise ConfigurationError(f"--model.surrogate_weight_decay is {decay!r}, but must be a number >= 0, or null")
     if mode == "posthoc" and init_from is None:
         raise ConfigurationError(
             "--model.surrogate posthoc trains on a frozen model: give its checkpoint with --model.init_from"

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from mfm.data.records import FloatArray, IntArray
 
-_EPOCHS = 15
+_EPOCHS, _UPDATES = 15, 1000  # at least so many of each
 _BATCH = 64
 _STEP = 2e-3
 _WIDTHS = (24, 48)
@@ -18,6 +18,9 @@ _WIDTHS = (24, 48)
 
 class ImageClassifier:
     """Two convolutions with pooling and two linear layers; shares nothing with the model that generates.
+
+    While training, images are moved, blurred and bleached at random: what is asked of it is the digit, and generated
+    images are softer than real ones and may have colours between theirs.
 
     Args:
         images: (N, C, H, W) real training images in [0, 1].
@@ -35,12 +38,13 @@ class ImageClassifier:
 
     def _fit(self, x: Tensor, y: Tensor) -> None:
         optimizer = torch.optim.AdamW(self.network.parameters(), lr=_STEP, weight_decay=1e-2)
-        steps = _EPOCHS * math.ceil(len(x) / _BATCH)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _STEP, total_steps=steps)
+        batches = math.ceil(len(x) / _BATCH)
+        epochs = max(_EPOCHS, math.ceil(_UPDATES / batches))
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _STEP, total_steps=epochs * batches)
         self.network.train()
-        for _ in range(_EPOCHS):
+        for _ in range(epochs):
             for rows in torch.split(torch.randperm(len(x)), _BATCH):
-                loss = F.cross_entropy(self.network(_shifted(x[rows])), y[rows])
+                loss = F.cross_entropy(self.network(_softened(_shifted(x[rows]))), y[rows])
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
@@ -70,8 +74,15 @@ def _network(channels: int, height: int, width: int, classes: int) -> nn.Sequent
 
 
 def _shifted(x: Tensor) -> Tensor:
-    """The batch moved by up to an eighth of a side each way, edges repeated."""
+    """The batch moved by up to a sixteenth of a side each way, at least one pixel, edges repeated."""
     most = max(1, x.shape[2] // 16)
     padded = F.pad(x, (most, most, most, most), mode="replicate")
     down, right = (int(shift) for shift in torch.randint(2 * most + 1, (2,)))
     return padded[:, :, down : down + x.shape[2], right : right + x.shape[3]]
+
+
+def _softened(x: Tensor) -> Tensor:
+    """Each image mixed at random with its blur (3 x 3 mean) and with its mean over channels."""
+    blurred = F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    x = torch.lerp(x, blurred, torch.rand(len(x), 1, 1, 1))
+    return torch.lerp(x, x.mean(dim=1, keepdim=True).expand_as(x), torch.rand(len(x), 1, 1, 1))

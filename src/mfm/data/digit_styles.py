@@ -19,7 +19,7 @@ STYLE_FACTORS: dict[str, tuple[str, ...]] = {
 
 _STEEPEST = np.deg2rad(25.0)
 _STRIPES = 1.5  # periods over the image's side
-_FLOOR, _DEPTH = 0.05, 0.5  # brightness of the background's dark stripes, and what bright ones have more
+_FLOOR, _DEPTH = 0.05, 0.3  # brightness of the background's dark stripes, and what bright ones have more
 
 Values = NDArray[np.float64]
 

@@ -1,7 +1,6 @@
 """Generation from independent factors: codes exchanged, walked, interpolated or drawn, and decoded.
 
-A `Recipe` says which codes make which sample; `realise` decodes it into the file's units; `as_batches` hands what came
-out back to the model, which reads it like anything else.
+A `Recipe` says which codes make which sample; `realise` decodes it; `as_batches` lets the model read what came out.
 """
 
 from __future__ import annotations
@@ -36,8 +35,8 @@ class Encoded:
     Attributes:
         ids: N names.
         codes: Z, those of missing modalities inferred where there is a surrogate.
-        lengths: Modality -> (N,) steps to generate: its own; where it is missing, those of the sample's longest one if
-            its code was inferred, else 0.
+        lengths: Modality -> (N,) steps to generate: its own; where its code was inferred by a surrogate, those of the
+            sample's longest one, or its median in the split where modalities are not aligned; else 0.
         pooled: (N, P) standardised features, averaged over real steps, all modalities side by side; 0 where missing.
         prediction: (N, K) raw output of the head; (N, 0) without head.
         target: (N, K), or (N,) classes.
@@ -61,11 +60,12 @@ class Encoded:
         """Place of a sample.
 
         Raises:
-            ConfigurationError: No sample of that name (the nearest is named), or nothing of it was observed.
+            ConfigurationError: No sample of that name, or nothing of it was observed.
         """
         if name not in self.ids:
             known = nearest(name, self.ids)
-            hint = known.partition("? ")[0] + "?" if known.startswith("did you mean") else _some(self.ids)
+            hint = f"its {len(self.ids)} ids are such as {', '.join(self.ids[:3])}"
+            hint = known.partition("? ")[0] + "?" if known.startswith("did you mean") else hint
             raise ConfigurationError(f"{option}: the split has no sample {name!r}: {hint}")
         place = self.ids.index(name)
         if place not in self.usable.tolist():
@@ -73,13 +73,14 @@ class Encoded:
         return place
 
 
-def _some(ids: Sequence[str]) -> str:
-    return f"its {len(ids)} ids are such as {', '.join(ids[:3])}"
-
-
 @torch.inference_mode()
 def encode(
-    model: FactorModel, surrogate: Surrogate | None, normalizer: Normalizer, batches: Iterable[AffectBatch]
+    model: FactorModel,
+    surrogate: Surrogate | None,
+    normalizer: Normalizer,
+    batches: Iterable[AffectBatch],
+    *,
+    aligned: bool = True,
 ) -> Encoded:
     """Run inference over a split.
 
@@ -88,6 +89,7 @@ def encode(
         surrogate: Infers the codes of what is missing; None leaves them at the prior's mean.
         normalizer: The model's.
         batches: The split, in the file's units.
+        aligned: Whether step t is the same moment in all modalities, so that they are equally long.
 
     Raises:
         DataFormatError: No batch.
@@ -95,14 +97,14 @@ def encode(
     parts = [_encode_batch(model, surrogate, normalizer, batch) for batch in batches]
     if not parts:
         raise DataFormatError("there is no sample to generate from; choose a split that has some")
-    names = model.modalities
+    own = {name: torch.cat([part.lengths[name] for part in parts]) for name in model.modalities}
     return Encoded(
         ids=tuple(name for part in parts for name in part.ids),
         codes=Codes(
             torch.cat([part.codes.z_y for part in parts]),
             {name: torch.cat([part.codes.z[name] for part in parts]) for name in sorted(parts[0].codes.z)},
         ),
-        lengths={name: torch.cat([part.lengths[name] for part in parts]) for name in names},
+        lengths=own if surrogate is None else _with_missing(own, aligned),
         pooled=np.concatenate([part.pooled for part in parts]),
         prediction=torch.cat([part.prediction for part in parts]),
         target=torch.cat([part.target for part in parts]),
@@ -118,8 +120,6 @@ def _encode_batch(
     observed = observed_modalities(model, batch.lengths, batch.present)
     nothing = torch.zeros(len(batch.ids), dtype=torch.int64)
     own = {name: batch.lengths.get(name, nothing) * observed[name] for name in model.modalities}
-    longest = torch.stack(list(own.values())).amax(dim=0)
-    lengths = own if surrogate is None else {name: torch.where(own[name] > 0, own[name], longest) for name in own}
     pooled = [
         masked_mean(features[name], step_mask(own[name], features[name].shape[1]))
         if name in features
@@ -129,12 +129,23 @@ def _encode_batch(
     return Encoded(
         ids=tuple(batch.ids),
         codes=codes,
-        lengths=lengths,
+        lengths=own,
         pooled=torch.cat(pooled, dim=1).double().numpy(),
         prediction=model.predict_from(model.factorize(codes)),
         target=batch.target,
         mask=batch.target_mask,
     )
+
+
+def _with_missing(own: dict[str, Tensor], aligned: bool) -> dict[str, Tensor]:
+    """Lengths with a guess where a modality was inferred."""
+    longest = torch.stack(list(own.values())).amax(dim=0)
+    filled = {}
+    for name, length in own.items():
+        there = length[length > 0]
+        guess = longest if aligned or not len(there) else there.median() * (longest > 0)
+        filled[name] = torch.where(length > 0, length, guess)
+    return filled
 
 
 # ------------------------------------------------------------------------------------------------------- recipes

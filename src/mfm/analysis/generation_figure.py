@@ -33,6 +33,7 @@ def generation_figure(
     scores: Mapping[str, Mapping[str, float]],
     shown: Sequence[Shown],
     title: str,
+    target: int = 0,
 ) -> Figure:
     """Draw what readers say of generated samples, and some of these as heat maps, one column a modality.
 
@@ -41,12 +42,13 @@ def generation_figure(
 
     Args:
         corpus: Task and target names.
-        readings: Reader -> (P, K) raw outputs on what was generated; the first target is drawn.
+        readings: Reader -> (P, K) raw outputs on what was generated; one target is drawn.
         intended: (P, K), or (P,) classes.
         known: Same shape, which are known.
         scores: Reader -> metric -> value, drawn for classes.
         shown: The samples.
         title: Title of the figure.
+        target: Which target is drawn.
     """
     names = sorted(shown[0].features) if shown else []
     panels = bool(readings)
@@ -57,7 +59,8 @@ def generation_figure(
     if panels:
         axes = figure.add_subplot(grid[:, 0])
         if corpus.task == "regression":
-            _scatter(axes, corpus, readings, intended[:, 0].numpy(), known[:, 0].numpy())
+            said = {name: read[:, target].numpy() for name, read in readings.items()}
+            _scatter(axes, corpus.targets[target], said, intended[:, target].numpy(), known[:, target].numpy())
         else:
             _bars(axes, {name: scores[name]["acc"] for name in readings})
     for column, name in enumerate(names, start=int(panels)):
@@ -94,16 +97,14 @@ def _most_different(sequences: Sequence[FloatArray]) -> IntArray:
 
 
 def _scatter(
-    axes: Axes, corpus: Corpus, readings: Mapping[str, Tensor], intended: FloatArray, known: FloatArray
+    axes: Axes, target: str, readings: Mapping[str, FloatArray], intended: FloatArray, known: FloatArray
 ) -> None:
     if known.any():
         ends = (float(intended[known].min()), float(intended[known].max()))
         axes.plot(ends, ends, color=TRUTH, linewidth=1, linestyle="--", label="as intended")
     for (name, read), colour in zip(readings.items(), (TRAIN, VALID), strict=False):
-        axes.scatter(
-            intended[known], read[:, 0].numpy()[known], s=12, alpha=0.6, color=colour, linewidths=0, label=name
-        )
-    axes.set(xlabel=f"intended {corpus.targets[0]}", ylabel="read from what was generated")
+        axes.scatter(intended[known], read[known], s=12, alpha=0.6, color=colour, linewidths=0, label=name)
+    axes.set(xlabel=f"intended {target}", ylabel="read from what was generated")
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)

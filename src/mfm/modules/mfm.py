@@ -16,6 +16,7 @@ from mfm.errors import ConfigurationError, nearest
 from mfm.losses.independence import Independence
 from mfm.losses.objective import LossParts, MFMObjective
 from mfm.losses.surrogate import SurrogateObjective
+from mfm.models.backend import Backend
 from mfm.models.code_noise import CodeNoise
 from mfm.models.mfm import MFM, Codes, MFMOutput
 from mfm.models.subsets import SubsetDistribution
@@ -71,14 +72,15 @@ class MFMModule(AffectModule):
         dropout_head: Dropout in the head D, [0, 1).
         code_noise: Deviation of Gaussian noise on the codes before G while training, or `learned`, one deviation for
             each dimension; the paper has none. MMD and independence are those of the codes with noise.
+        reconstruction_to_y: Share [0, 1] of the reconstructions' gradients that reaches F_y; 1 in the paper.
         weight_prediction: Weight of the prediction loss.
         weight_reconstruction: Weight of each modality's reconstruction loss (lambda_i).
         weight_mmd: Weight of MMD(Q(Z), P(Z)) (lambda).
         independence: What tells how far Z_y is from independent of each Z_i: `nocco` or `hsic`; see
             `mfm.losses.independence`.
         weight_independence: Weight of that dependence, which keeps the label out of the Z_i and their content out of
-            Z_y; the paper has none. 1 together with `weight_mmd: 10` and `code_noise: learned` separates factors
-            (`factors.yaml`).
+            Z_y; the paper has none. 1 together with `weight_mmd: 10`, `code_noise: learned` and `reconstruction_to_y:
+            0.5` separates factors (`factors.yaml`).
         kernel: Kernel of the MMD: `rbf` (several scales), `imq`, or `original` (the authors', nearly flat).
         mmd_on: MMD on the `joint` Z, as the paper's objective says, or on its `marginals`, as the authors' code does.
         unbiased: Unbiased (U-statistic) instead of biased (V-statistic) estimate of the MMD.
@@ -97,6 +99,8 @@ class MFMModule(AffectModule):
         surrogate_weight_decay: Its weight decay; null has the model's. The more, the nearer it stays to the model's own
             inference, which was not made to fit the training labels without a modality.
         init_from: Checkpoint of the trained model that `surrogate: posthoc` starts from; needed for training only.
+        backend: What computes the recurrences: `auto`, `fused` (gradients written by hand) or `reference`; the numbers
+            are the same up to rounding. See `mfm.models.backend`.
         **kwargs: Optimisation and what the data decides; see `AffectModule`.
     """
 
@@ -113,6 +117,7 @@ class MFMModule(AffectModule):
         dropout: float | dict[str, float] = 0.0,
         dropout_head: float = 0.0,
         code_noise: CodeNoise = 0.0,
+        reconstruction_to_y: float = 1.0,
         weight_prediction: float = 1.0,
         weight_reconstruction: float | dict[str, float] = 1.0,
         weight_mmd: float = 1.0,
@@ -132,6 +137,7 @@ class MFMModule(AffectModule):
         surrogate_dropout: float = 0.0,
         surrogate_weight_decay: float | None = None,
         init_from: str | None = None,
+        backend: Backend = "auto",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -150,7 +156,9 @@ class MFMModule(AffectModule):
             dropout=for_modalities(dropout, used),
             dropout_head=dropout_head,
             code_noise=code_noise,
+            reconstruction_to_y=reconstruction_to_y,
             aligned=self.aligned,
+            backend=backend,
         )
         self.objective = MFMObjective(
             self.corpus.task,

@@ -9,6 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfm.models.attention import sinusoids
+from mfm.models.backend import Backend, runs_fused
+from mfm.models.fused_decoder import run_free
+from mfm.models.fused_lstm import LSTMWeights
+from mfm.models.packing import Packing, packing_of_all
 from mfm.models.recurrence import free_running_states, lstm_states, lstm_update
 from mfm.models.registry import Registry, Size
 
@@ -52,8 +56,29 @@ class FreeRunningDecoder(Decoder):
         self.cell = nn.LSTMCell(f_y + f_i, f_y + f_i)
         self.output = nn.Linear(f_y + f_i, output_dim)
 
+    backend: Backend = "auto"
+
+    def runs_fused(self) -> bool:
+        """Whether `run_free` and `read_out` take the place of `forward`."""
+        return runs_fused(self.backend, self.cell.weight_hh)
+
+    def weights(self) -> LSTMWeights:
+        """Parameters of the LSTM."""
+        return LSTMWeights(self.cell.weight_ih, self.cell.weight_hh, self.cell.bias_ih, self.cell.bias_hh)
+
+    def read_out(self, states: Tensor, packing: Packing) -> Tensor:
+        """Sequences (B, T, output_dim) from packed hidden states (N, f_y + f_i); zeros where there is no row."""
+        if packing.rows is None:
+            decoded: Tensor = self.output(packing.unpack(states))
+            return decoded
+        return packing.unpack(self.output(states))
+
     def forward(self, f_y: Tensor, f_i: Tensor, steps: int, inputs: Tensor | None = None) -> Tensor:
         """See `Decoder.forward`."""
+        if self.runs_fused():
+            packing = packing_of_all(len(f_y), max(steps, 1), like=f_y)
+            (hidden,) = run_free([torch.cat([f_y, f_i], dim=1)], [self.weights()], packing)
+            return self.read_out(hidden, packing)[:, :steps]
         states = free_running_states(torch.cat([f_y, f_i], dim=1), self.cell, max(steps, 1))
         decoded: Tensor = self.output(states[:, :steps])
         return decoded

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import cast
 
 from torch import Tensor, nn
 
 from mfm.models.attention import SelfAttention, sinusoids
+from mfm.models.backend import Backend, runs_cudnn, runs_fused
+from mfm.models.fused_lstm import LSTMTask, LSTMWeights, run_lstms
 from mfm.models.masking import last_state, masked_mean, step_mask, zero_padding
 from mfm.models.recurrence import run_recurrence
 from mfm.models.registry import Rate, Registry, Size
@@ -44,7 +47,11 @@ class _RecurrentEncoder(Encoder):
         # Left-aligned input and a causal recurrence: padding comes after everything that is read out, so the padded
         # tensor goes in as it is, without packing (which would bring the lengths to the CPU).
         states = run_recurrence(self.recurrence, zero_padding(x, lengths))
-        return _code(self.to_code(last_state(states, lengths)), lengths)
+        return self.read_out(last_state(states, lengths), lengths)
+
+    def read_out(self, last: Tensor, lengths: Tensor) -> Tensor:
+        """The code from the last real hidden state (B, H)."""
+        return _code(self.to_code(last), lengths)
 
 
 @ENCODERS.register("lstm")
@@ -60,6 +67,27 @@ class LSTMEncoder(_RecurrentEncoder):
 
     def __init__(self, input_dim: int, code_dim: int, *, hidden: Size | None = None, layers: Size = 1) -> None:
         super().__init__(nn.LSTM(input_dim, hidden or code_dim, layers, batch_first=True), code_dim)
+
+    backend: Backend = "auto"
+
+    def runs_fused(self, x: Tensor) -> bool:
+        """Whether `task` and `read_out` take the place of `forward`."""
+        recurrence = cast(nn.LSTM, self.recurrence)
+        if recurrence.num_layers > 1 or runs_cudnn(self.backend, x):
+            return False
+        return runs_fused(self.backend, *recurrence.all_weights[0])
+
+    def task(self, x: Tensor, lengths: Tensor) -> LSTMTask:
+        """What to run; arguments as of `Encoder.forward`."""
+        own = cast(nn.LSTM, self.recurrence)
+        weights = LSTMWeights(*own.all_weights[0])
+        return LSTMTask(x, lengths, weights)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """See `Encoder.forward`."""
+        if not self.runs_fused(x):
+            return super().forward(x, lengths)
+        return self.read_out(run_lstms([self.task(x, lengths)])[0].last, lengths)
 
 
 @ENCODERS.register("gru")

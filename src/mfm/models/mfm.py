@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mfm.errors import ConfigurationError, nearest
 from mfm.models import images as _images  # noqa: F401  (makes `conv` known by its name)
 from mfm.models import mfn as _mfn  # noqa: F401  (makes the paper's fusion known by its name)
+from mfm.models.backend import Backend, use_backend
 from mfm.models.code_noise import CodeNoise, GaussianNoise
 from mfm.models.decoders import DECODERS, Decoder
 from mfm.models.encoders import ENCODERS, Encoder
@@ -17,6 +18,7 @@ from mfm.models.fusion import FUSIONS
 from mfm.models.masking import zero_padding
 from mfm.models.per_modality import RESERVED, PerModality, spread, spread_checked
 from mfm.models.registry import Range, Rate, Size, Spec, check_value
+from mfm.models.together import decode_together, encode_together
 
 
 class Codes(NamedTuple):
@@ -102,12 +104,15 @@ class MFM(nn.Module):
         reconstruction_to_y: Share [0, 1] of the reconstructions' gradients that reaches F_y; 1 in the paper. With less,
             a Z_y that is much too wide holds less of what belongs to one modality.
         aligned: Whether step t is the same moment in all modalities (word-aligned features).
+        backend: What computes the recurrences: `auto`, `fused` or `reference` (see `mfm.models.backend`).
 
     Raises:
         ConfigurationError: An unknown modality, part or setting (the nearest is named), or an impossible size.
     """
 
     layout = Layout(joint=True, own=True, shared=False, generates=True)
+
+    backend: Backend = "auto"
 
     def __init__(
         self,
@@ -127,6 +132,7 @@ class MFM(nn.Module):
         code_noise: CodeNoise = 0.0,
         reconstruction_to_y: float = 1.0,
         aligned: bool = True,
+        backend: str = "auto",
     ) -> None:
         super().__init__()
         self.feature_dims = _checked_dims(feature_dims)
@@ -159,6 +165,7 @@ class MFM(nn.Module):
         self.head = _head(f_y, output_dim, dropout_head) if output_dim else None
         self.noise_y = GaussianNoise(z_y, code_noise)
         self.noise = PerModality({i: GaussianNoise(z_i[i], code_noise) for i in names})
+        use_backend(self, backend)
 
     def encode(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]
@@ -208,7 +215,7 @@ class MFM(nn.Module):
         inputs = inputs or {}
         for name in steps:
             self._known(name)
-        return {i: self.decoders[i](factors.f_y, factors.f[i], steps[i], inputs.get(i)) for i in sorted(steps)}
+        return decode_together(self.decoders, factors.f_y, factors.f, steps, inputs)
 
     def predict(self, f_y: Tensor) -> Tensor:
         """D: the label from F_y; (B, output_dim), (B, 0) for a model without head."""
@@ -255,8 +262,8 @@ class MFM(nn.Module):
         return {**counts, "total": sum(counts.values())}
 
     def _encode(self, observed: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> Codes:
-        z = {i: encoder(observed[i], lengths[i]) for i, encoder in self.encoders.items()}
-        return Codes(self.fusion(observed, lengths), z)
+        (z_y,), z = encode_together(self.encoders, [self.fusion], observed, lengths)
+        return Codes(z_y, z)
 
     def _observed(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]

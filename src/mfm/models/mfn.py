@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfm.models.alignment import on_one_clock
+from mfm.models.backend import Backend, runs_fused
+from mfm.models.fused_lstm import LSTMStates, LSTMTask, LSTMWeights, run_lstms
+from mfm.models.fused_memory import run_memory
 from mfm.models.fusion import CLOCK_LIMIT, FUSIONS, Fusion, longest
 from mfm.models.masking import hold_last, last_state
+from mfm.models.packing import Packing, packing_of
 from mfm.models.per_modality import PerModality, spread
 from mfm.models.recurrence import lstm_states
 from mfm.models.registry import Rate, Size
@@ -70,6 +74,8 @@ class MemoryFusionNetwork(Fusion):
         clock_limit: Most steps of the shared clock of unaligned features.
     """
 
+    backend: Backend = "auto"
+
     def __init__(
         self,
         feature_dims: Mapping[str, int],
@@ -105,6 +111,9 @@ class MemoryFusionNetwork(Fusion):
 
     def forward(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> Tensor:
         """See `Fusion.forward`."""
+        if self.runs_fused():
+            features, lengths = self.on_its_clock(features, lengths)
+            return self.fuse(run_lstms(self.tasks(features, lengths)), lengths)
         features, lengths = on_one_clock(features, lengths, aligned=self.aligned, limit=self.clock_limit)
         ends = longest(lengths)
         hiddens, cells, absent = [], [], []
@@ -115,9 +124,66 @@ class MemoryFusionNetwork(Fusion):
             absent.append((lengths[name] == 0)[:, None].expand(-1, weights.hidden_size))
         attended = self._attend(torch.cat(cells, dim=2), torch.cat(absent, dim=1))
         memories = self._memories(attended, self.attention2(attended).tanh())
-        code: Tensor = self.to_code(torch.cat([*hiddens, last_state(memories, ends)], dim=1))
+        return self._code(hiddens, last_state(memories, ends), ends)
+
+    def _code(self, hiddens: list[Tensor], memory: Tensor, ends: Tensor) -> Tensor:
+        code: Tensor = self.to_code(torch.cat([*hiddens, memory], dim=1))
         return code.masked_fill((ends == 0)[:, None], 0.0)
 
+    # ------------------------------------------------- the same by `fused_lstm` and `fused_memory`
+    def runs_fused(self) -> bool:
+        """Whether `tasks` and `fuse` take the place of `forward`."""
+        return runs_fused(self.backend, self.to_code.weight)
+
+    def on_its_clock(
+        self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor]
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """Features and lengths on the clock of `forward`; as they are where they share one already."""
+        if self.aligned:
+            return features, lengths
+        return on_one_clock(features, lengths, aligned=False, limit=self.clock_limit)
+
+    def tasks(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> list[LSTMTask]:
+        """The modalities' LSTMs."""
+        return [
+            LSTMTask(
+                features[name],
+                lengths[name],
+                LSTMWeights(own.weight_ih, own.weight_hh, own.bias_ih, own.bias_hh),
+            )
+            for name, own in self.cells.items()
+        ]
+
+    def fuse(self, states: Sequence[LSTMStates], lengths: Mapping[str, Tensor]) -> Tensor:
+        """Z_y from what the LSTMs of `tasks` made of their sequences."""
+        ends = longest(lengths)
+        packing, cells = _on_one_packing(states, list(lengths.values()), ends)
+        windows = torch.cat([packing.lagged(cells, lag) for lag in reversed(range(self.window))], dim=1)
+        attended = self._attended(windows, self._absent(packing, lengths))
+        proposals = self.attention2(attended).tanh()
+        weight, from_memory, bias = self._first_layers(attended.shape[1])
+        known = F.linear(attended, weight, bias)
+        second = (self.gate1.second, self.gate2.second)
+        parameters = [tensor for layer in second for tensor in (layer.weight, layer.bias)]
+        memory = run_memory(known, proposals, from_memory, parameters, self._masks(known), packing)
+        return self._code([own.last for own in states], packing.by_sample(memory), ends)
+
+    def _absent(self, packing: Packing, lengths: Mapping[str, Tensor]) -> Tensor | None:
+        """(N, H) bool, True for cells of modalities that a row's sample does not have; None where it has all."""
+        on_host = all(own.device.type == "cpu" for own in lengths.values())
+        if on_host and all(bool((own > 0).all()) for own in lengths.values()):
+            return None
+        parts = [(lengths[name] == 0)[:, None].expand(-1, own.hidden_size) for name, own in self.cells.items()]
+        return packing.spread(packing.by_rank(torch.cat(parts, dim=1)))
+
+    def _masks(self, first: Tensor) -> Tensor | None:
+        """Dropout masks of both gates' first layers for all steps at once; None without dropout."""
+        gates = (self.gate1, self.gate2)
+        if not self.training or not any(gate.dropout.p for gate in gates):
+            return None
+        return torch.cat([gate.dropout(first.new_ones(len(first), gate.first.out_features)) for gate in gates], dim=1)
+
+    # ------------------------------------------------------------------------------ shared by both
     def _attend(self, cells: Tensor, absent: Tensor) -> Tensor:
         """Attention 1 over the last `window` cell states, for all steps at once.
 
@@ -130,9 +196,21 @@ class MemoryFusionNetwork(Fusion):
         """
         steps = cells.shape[1]
         windows = torch.cat([F.pad(cells, (0, 0, lag, 0))[:, :steps] for lag in reversed(range(self.window))], dim=2)
-        absent = absent & ~absent.all(dim=1, keepdim=True)  # a softmax over nothing would be NaN
-        scores = self.attention1(windows).masked_fill(absent.repeat(1, self.window)[:, None], float("-inf"))
-        return torch.softmax(scores, dim=2) * windows
+        return self._attended(windows, absent[:, None])
+
+    def _attended(self, windows: Tensor, absent: Tensor | None) -> Tensor:
+        """softmax(MLP_1(c*)) * c* for windows (..., window * H); absent (..., H), with at most ones for dimensions."""
+        scores = self.attention1(windows)
+        if absent is not None:
+            absent = absent & ~absent.all(dim=-1, keepdim=True)  # a softmax over nothing would be NaN
+            scores = scores.masked_fill(torch.cat([absent] * self.window, dim=-1), float("-inf"))
+        return torch.softmax(scores, dim=-1) * windows
+
+    def _first_layers(self, width: int) -> tuple[Tensor, Tensor, Tensor]:
+        """First layers of both gates, side by side: W [attended; mem] = W[:, :width] attended + W[:, width:] mem."""
+        gates = (self.gate1, self.gate2)
+        weight = torch.cat([gate.first.weight for gate in gates])
+        return weight[:, :width], weight[:, width:], torch.cat([gate.first.bias for gate in gates])
 
     def _memories(self, attended: Tensor, proposals: Tensor) -> Tensor:
         """The memory after every step; all that does not depend on the memory is computed before the loop.
@@ -144,14 +222,9 @@ class MemoryFusionNetwork(Fusion):
         Returns:
             (B, T, memory).
         """
-        gates = (self.gate1, self.gate2)
-        width = attended.shape[2]
-        # First layers of both gates, side by side: W [attended; mem] = W[:, :width] attended + W[:, width:] mem
-        weight = torch.cat([gate.first.weight for gate in gates])
-        bias = torch.cat([gate.first.bias for gate in gates])
-        from_attended = F.linear(attended, weight[:, :width], bias)
-        from_memory = weight[:, width:].t()
-        widths = [gate.first.out_features for gate in gates]
+        weight, from_memory, bias = self._first_layers(attended.shape[2])
+        from_attended, from_memory = F.linear(attended, weight, bias), from_memory.t()
+        widths = [gate.first.out_features for gate in (self.gate1, self.gate2)]
         memory = proposals.new_zeros(proposals.shape[0], self.memory, dtype=attended.dtype)
         memories = []
         for known, proposal in zip(from_attended.unbind(dim=1), proposals.unbind(dim=1), strict=True):
@@ -160,3 +233,16 @@ class MemoryFusionNetwork(Fusion):
             memory = self.gate1.readout(keep).sigmoid() * memory + self.gate2.readout(write).sigmoid() * proposal
             memories.append(memory)
         return torch.stack(memories, dim=1)
+
+
+def _on_one_packing(states: Sequence[LSTMStates], lengths: Sequence[Tensor], ends: Tensor) -> tuple[Packing, Tensor]:
+    """All modalities' cells (N, H) with one row for each step of the longest, held after their own last step."""
+    packings = {id(own.packing): own.packing for own in states}
+    if len(packings) == 1 and (states[0].packing.rows is not None or states[0].packing.empty is None):
+        return states[0].packing, torch.cat([own.cells for own in states], dim=1)
+    packing = packing_of(ends, max(own.packing.steps for own in states))
+    cells = []
+    for own, length in zip(states, lengths, strict=True):
+        nothing = own.cells.new_zeros(1, own.cells.shape[1])
+        cells.append(torch.cat([own.cells, nothing]).index_select(0, own.packing.held(length, packing)))
+    return packing, torch.cat(cells, dim=1)

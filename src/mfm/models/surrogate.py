@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mfm.models.backend import use_backend
 from mfm.models.decoders import TeacherForcedDecoder
 from mfm.models.encoders import ENCODERS, Encoder
 from mfm.models.factor_model import FactorModel
@@ -15,6 +16,7 @@ from mfm.models.masking import zero_padding
 from mfm.models.mfm import MFM, Codes, Factors, MFMOutput
 from mfm.models.per_modality import PerModality, spread, spread_checked
 from mfm.models.registry import Rate, Size, Spec, check_value
+from mfm.models.together import encode_together
 
 
 class Surrogate(nn.Module):
@@ -99,15 +101,14 @@ class Surrogate(nn.Module):
             The codes, for every modality of the model; zeros, the prior's mean, where nothing was observed.
         """
         some = features[next(iter(features))]
-        parts, masks = [], []
+        own, x = {}, {}
         for name, dim in self.feature_dims.items():
             if name in features:
-                own, x = lengths[name].masked_fill(~observed[name], 0), features[name]
+                own[name], x[name] = lengths[name].masked_fill(~observed[name], 0), features[name]
             else:  # one padded step, so that its parameters still take part
-                own, x = next(iter(lengths.values())) * 0, some.new_zeros(some.shape[0], 1, dim)
-            parts.append(self.encoders[name](x, own))
-            masks.append(own > 0)
-        mask = torch.stack(masks, dim=1)
+                own[name], x[name] = next(iter(lengths.values())) * 0, some.new_zeros(some.shape[0], 1, dim)
+        parts = list(encode_together(self.encoders, [], x, own)[1].values())
+        mask = torch.stack([length > 0 for length in own.values()], dim=1)
         state = self.fuse(torch.cat([*parts, mask.to(parts[0].dtype), own_z_y], dim=1))
         nothing = ~mask.any(dim=1, keepdim=True)
         return Codes(
@@ -120,7 +121,9 @@ def surrogate_for(model: MFM, **settings: Any) -> Surrogate:
     """A surrogate that infers the codes of `model`; settings as of `Surrogate`."""
     z_y = model.factor_y[0].in_features
     z = {name: network[0].in_features for name, network in model.factors.items()}
-    return Surrogate(model.feature_dims, z_y, z, **settings)  # type: ignore[arg-type]  # nn.Linear's sizes are ints
+    surrogate = Surrogate(model.feature_dims, z_y, z, **settings)  # type: ignore[arg-type]  # nn.Linear's are ints
+    use_backend(surrogate, model.backend)
+    return surrogate
 
 
 def observed_modalities(

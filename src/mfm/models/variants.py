@@ -25,6 +25,7 @@ from mfm.models.mfm import (
 )
 from mfm.models.per_modality import PerModality, spread, spread_checked
 from mfm.models.registry import Range, Rate, Size, Spec, check_value
+from mfm.models.together import decode_together, encode_together
 
 Variant = Literal["M_A", "M_B", "M_C", "M_D", "M_E", "MFM"]
 PosteriorKind = Literal["point", "gaussian"]
@@ -214,7 +215,7 @@ class AblationModel(nn.Module):
             return {}
         inputs, nothing = inputs or {}, factors.f_y[:, :0]
         generative = {i: factors.f.get(SHARED if self.layout.shared else i, nothing) for i in sorted(steps)}
-        return {i: self.decoders[i](factors.f_y, generative[i], steps[i], inputs.get(i)) for i in generative}
+        return decode_together(self.decoders, factors.f_y, generative, steps, inputs)
 
     def predict_from(self, factors: Factors) -> Tensor:
         """D: the label from F_y, or from all F_ai in sorted order without; (B, 0) for a model without head."""
@@ -239,11 +240,12 @@ class AblationModel(nn.Module):
         )
 
     def _posterior(self, observed: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> Posterior:
-        z = {i: encoder(observed[i], lengths[i]) for i, encoder in self.encoders.items()}
-        if self.fusion_shared is not None:
-            z[SHARED] = self.fusion_shared(observed, lengths)
+        fusions = [fusion for fusion in (self.fusion_shared, self.fusion) if fusion is not None]
+        fused, z = encode_together(self.encoders, fusions, observed, lengths)
         some = next(iter(observed.values()))
-        z_y = some.new_zeros(some.shape[0], 0) if self.fusion is None else self.fusion(observed, lengths)
+        z_y = some.new_zeros(some.shape[0], 0) if self.fusion is None else fused.pop()
+        if self.fusion_shared is not None:
+            z[SHARED] = fused.pop()
         if not self.gaussian:
             return Posterior(Codes(z_y, z), None)
         halves = {name: code.chunk(2, dim=1) for name, code in z.items()}

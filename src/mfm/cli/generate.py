@@ -188,6 +188,7 @@ def _generate(
             encoded, _count(given, encoded), content=given.content, style=given.style, seed=given.seed
         )
         recipe = g.swap(encoded, pairs) if given.mode == "swap" else g.interpolate(encoded, pairs, steps)
+    _check_not_empty(recipe)
     sequences = g.realise(module.model, module.normalizer, recipe)
     on_code = g.head_on(module.model, recipe.codes) if encoded.prediction.shape[1] else None
     if given.mode == "swap" and bool(encoded.mask[recipe.content].any()):
@@ -202,6 +203,15 @@ def _generate(
     if given.mode == "prior":
         result.prior = prior_checks(encoded, seed=given.seed)
     return result
+
+
+def _check_not_empty(recipe: g.Recipe) -> None:
+    empty = (torch.stack(list(recipe.lengths.values())).amax(dim=0) == 0).nonzero().flatten().tolist()
+    if empty:
+        raise ConfigurationError(
+            f"{recipe.ids[empty[0]]} would have no step: its two samples have no modality in common, and no surrogate "
+            "infers one; name two others with --content and --style"
+        )
 
 
 def _count(given: argparse.Namespace, encoded: g.Encoded) -> int:

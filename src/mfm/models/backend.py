@@ -62,9 +62,14 @@ def at_full_precision(x: Tensor) -> AbstractContextManager[object]:
     return torch.autocast(kind, enabled=False)
 
 
-def differentiates_further() -> bool:
+def differentiates_further(*d_values: Tensor | None) -> bool:
     """Inside a backward: whether what it computes is differentiated again, or computed for many gradients at once."""
-    return torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+    return (
+        torch.is_grad_enabled()
+        or torch._C._are_functorch_transforms_active()
+        # `torch.autograd.grad` with `is_grads_batched` has batches of its own kind
+        or any(d is not None and torch._C._functorch.is_legacy_batchedtensor(d) for d in d_values)
+    )
 
 
 def gradients_by_autograd(

@@ -77,7 +77,7 @@ class _FreeRunning(torch.autograd.Function):
     def backward(ctx: Any, d_hidden: Tensor) -> Any:
         *tensors, gates, hidden, cells, tanh_cells = ctx.saved_tensors
         packing, needed = ctx.packing, ctx.needs_input_grad[1:]
-        if differentiates_further():
+        if differentiates_further(d_hidden):
             return None, *gradients_by_autograd(partial(_by_autograd, packing), tensors, needed, [d_hidden])
         inputs, weights = _apart(tensors)
         with at_full_precision(gates):

@@ -146,7 +146,7 @@ class _LSTMs(torch.autograd.Function):
     def backward(ctx: Any, *d_states: Tensor | None) -> Any:
         *tensors, gates, hidden, cells, tanh_cells = ctx.saved_tensors
         packing, reads, needed = ctx.packing, ctx.reads, ctx.needs_input_grad[2:]
-        if differentiates_further():
+        if differentiates_further(*d_states):
             again = partial(_by_autograd, packing, reads)
             return None, None, *gradients_by_autograd(again, tensors, needed, d_states)
         inputs, weights = _apart(tensors, len(reads))

@@ -73,7 +73,7 @@ class _Memory(torch.autograd.Function):
     def backward(ctx: Any, d_last: Tensor) -> Any:
         *tensors, first, gates, memories = ctx.saved_tensors
         packing, masks, needed = ctx.packing, ctx.masks, ctx.needs_input_grad[2:]
-        if differentiates_further():
+        if differentiates_further(d_last):
             again = partial(_by_autograd, packing, masks)
             return None, None, *gradients_by_autograd(again, tensors, needed, [d_last])
         _, proposals, from_memory, *second = tensors

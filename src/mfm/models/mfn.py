@@ -159,7 +159,8 @@ class MemoryFusionNetwork(Fusion):
         ends = longest(lengths)
         packing, cells = _on_one_packing(states, list(lengths.values()), ends)
         windows = torch.cat([packing.lagged(cells, lag) for lag in reversed(range(self.window))], dim=1)
-        attended = self._attended(windows, self._absent(packing, lengths))
+        everyone = all(own.packing.empty is None for own in states)
+        attended = self._attended(windows, None if everyone else self._absent(packing, lengths))
         proposals = self.attention2(attended).tanh()
         weight, from_memory, bias = self._first_layers(attended.shape[1])
         known = F.linear(attended, weight, bias)
@@ -168,11 +169,8 @@ class MemoryFusionNetwork(Fusion):
         memory = run_memory(known, proposals, from_memory, parameters, self._masks(known), packing)
         return self._code([own.last for own in states], packing.by_sample(memory), ends)
 
-    def _absent(self, packing: Packing, lengths: Mapping[str, Tensor]) -> Tensor | None:
-        """(N, H) bool, True for cells of modalities that a row's sample does not have; None where it has all."""
-        on_host = all(own.device.type == "cpu" for own in lengths.values())
-        if on_host and all(bool((own > 0).all()) for own in lengths.values()):
-            return None
+    def _absent(self, packing: Packing, lengths: Mapping[str, Tensor]) -> Tensor:
+        """(N, H) bool, True for cells of modalities that a row's sample does not have."""
         parts = [(lengths[name] == 0)[:, None].expand(-1, own.hidden_size) for name, own in self.cells.items()]
         return packing.spread(packing.by_rank(torch.cat(parts, dim=1)))
 

@@ -104,9 +104,9 @@ def test_steps_after_the_end_are_not_computed(monkeypatch):
     rows = []
     original = fused_lstm.run_steps
 
-    def counted(gates, recurrent, sizes, bias=None):
+    def counted(gates, recurrent, sizes, **options):
         rows.append((len(recurrent), sum(sizes)))
-        return original(gates, recurrent, sizes, bias)
+        return original(gates, recurrent, sizes, **options)
 
     monkeypatch.setattr(fused_lstm, "run_steps", counted)
     dims = {"a": 2, "b": 3}
@@ -116,6 +116,14 @@ def test_steps_after_the_end_are_not_computed(monkeypatch):
     rows.clear()
     model.encode(*make_batch(dims, {"a": [3, 2], "b": [3, 2]}))
     assert rows == [(4, 5)]
+
+
+def test_large_groups_run_in_parts(monkeypatch):
+    torch.manual_seed(0)
+    dims = {"a": 2, "b": 3}
+    model = MFM(dims, 1, **SIZES, fusion=MFN).double()
+    monkeypatch.setattr("mfm.models.fused_lstm.LARGEST", 1000)
+    compare(model, make_batch(dims, {"a": [3, 2], "b": [3, 2]}, dtype=torch.float64), torch.float64)
 
 
 @pytest.mark.parametrize("training", [True, False])

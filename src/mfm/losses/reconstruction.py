@@ -35,9 +35,7 @@ def reconstruction_loss(reconstruction: Tensor, features: Tensor, lengths: Tenso
         raise ValueError(f"reconstruction {tuple(reconstruction.shape)} and features {tuple(features.shape)} differ")
     padded = torch.arange(features.shape[1], device=lengths.device) >= lengths[:, None]
     with without_autocast(features):
-        # Zeros on both sides before the subtraction: garbage that is cut off after it would be NaN times 0 in backward
-        error = at_least_float32(reconstruction).masked_fill(padded[..., None], 0.0) - at_least_float32(
-            features
-        ).masked_fill(padded[..., None], 0.0)
+        # Zeros in the difference, before anything whose derivative is a product: garbage would be NaN times 0 there
+        error = (at_least_float32(reconstruction) - at_least_float32(features)).masked_fill_(padded[..., None], 0.0)
         count = (~padded).sum().clamp(min=1) * features.shape[2]
         return RECONSTRUCTION_LOSSES[loss](error).sum() / count

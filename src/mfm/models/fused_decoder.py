@@ -68,7 +68,7 @@ class _FreeRunning(torch.autograd.Function):
             for x, own, bias, units in zip(inputs, weights, biases, columns, strict=True):
                 write_share(x[:first], own.input, bias, gates[:, :first, units])
             summed = [own.input + own.hidden for own in weights]
-            hidden, cells, tanh_cells = run_steps(gates, summed, packing.sizes, biases)
+            hidden, cells, tanh_cells = run_steps(gates, summed, packing.sizes, biases, keep=any(ctx.needs_input_grad))
         ctx.packing = packing
         ctx.save_for_backward(*tensors, gates, hidden, cells, tanh_cells)
         return hidden

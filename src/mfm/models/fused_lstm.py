@@ -44,6 +44,10 @@ from mfm.models.recurrence import lstm_update
 G = 2
 """Place of g among the gates."""
 
+LARGEST = 30 * 2**20
+"""Most bytes of a group's gates. The C library maps blocks above 32 MiB anew each time, and the kernel then fills
+them with zeros page by page, which costs more than a second loop."""
+
 
 class LSTMWeights(NamedTuple):
     """Parameters of an LSTM as PyTorch has them: (4H, D), (4H, H), (4H,) and (4H,), gates i, f, g, o."""
@@ -98,26 +102,45 @@ def run_lstms(tasks: Sequence[LSTMTask]) -> list[LSTMStates]:
         groups.setdefault(key, []).append(place)
     states: dict[int, LSTMStates] = {}
     for places in groups.values():
-        states |= zip(places, _run_group([tasks[place] for place in places]), strict=True)
+        steps = max(tasks[place].x.shape[1] for place in places)
+        packing = packing_of(tasks[places[0]].lengths, steps)
+        packed: dict[int, Tensor] = {}
+        for some in _small_enough(places, tasks, packing):
+            states |= zip(some, _run_group([tasks[place] for place in some], packing, packed), strict=True)
     return [states[place] for place in range(len(tasks))]
 
 
-def _run_group(tasks: Sequence[LSTMTask]) -> list[LSTMStates]:
-    """Run LSTMs whose sequences are packed alike."""
-    packings = {task.x.shape[1]: packing_of(task.lengths, task.x.shape[1]) for task in tasks}
-    packing = next(iter(packings.values()))  # T may differ where it exceeds every length; the rows do not
-    packed: dict[int, Tensor] = {}
+def _small_enough(places: list[int], tasks: Sequence[LSTMTask], packing: Packing) -> list[list[int]]:
+    """Parts of a group whose gates take at most `LARGEST` bytes, or are of one LSTM."""
+    parts: list[list[int]] = []
+    filled = LARGEST + 1
+    for place in places:
+        weights = tasks[place].weights
+        own = 4 * packing.height * weights.width * weights.hidden.element_size()
+        if filled + own > LARGEST:
+            parts.append([])
+            filled = 0
+        parts[-1].append(place)
+        filled += own
+    return parts
+
+
+def _run_group(tasks: Sequence[LSTMTask], packing: Packing, packed: dict[int, Tensor]) -> list[LSTMStates]:
+    """Run LSTMs whose sequences are packed alike; `packed` has what was packed before, by the padded tensor's id."""
     for x, lengths, weights in tasks:
         if id(x) not in packed:
-            real = x if x.device.type == "cpu" else zero_padding(x, lengths)
-            packed[id(x)] = packings[x.shape[1]].pack(real).to(weights.hidden.dtype)
-    reads = tuple(list(packed).index(id(task.x)) for task in tasks)
+            # T may differ where it exceeds every length
+            whole = F.pad(x, (0, 0, 0, packing.steps - x.shape[1])) if x.shape[1] < packing.steps else x
+            real = whole if x.device.type == "cpu" else zero_padding(whole, lengths)
+            packed[id(x)] = packing.pack(real).to(weights.hidden.dtype)
+    own = dict.fromkeys(id(task.x) for task in tasks)
+    reads = tuple(list(own).index(id(task.x)) for task in tasks)
     apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _LSTMs.apply
     flat = [tensor for task in tasks for tensor in task.weights]
-    hidden, cells, last = apply(packing, reads, *packed.values(), *flat)
+    hidden, cells, last = apply(packing, reads, *(packed[key] for key in own), *flat)
     widths = [task.weights.width for task in tasks]
     parts = (states.split_with_sizes(widths, dim=1) for states in (hidden, cells, packing.by_sample(last)))
-    return [LSTMStates(own[0], own[1], own[2], packing) for own in zip(*parts, strict=True)]
+    return [LSTMStates(*values, packing=packing) for values in zip(*parts, strict=True)]  # type: ignore[misc]
 
 
 class _LSTMs(torch.autograd.Function):
@@ -136,7 +159,8 @@ class _LSTMs(torch.autograd.Function):
             for own, units, read in zip(weights, columns, reads, strict=True):
                 bias = own.input_bias + own.hidden_bias
                 write_share(inputs[read], own.input, bias, gates[:, :, units])
-            hidden, cells, tanh_cells = run_steps(gates, [own.hidden for own in weights], packing.sizes)
+            recurrent = [own.hidden for own in weights]
+            hidden, cells, tanh_cells = run_steps(gates, recurrent, packing.sizes, keep=any(ctx.needs_input_grad))
         ctx.packing, ctx.reads = packing, reads
         ctx.save_for_backward(*tensors, gates, hidden, cells, tanh_cells)
         ctx.set_materialize_grads(False)
@@ -247,7 +271,12 @@ def write_share(x: Tensor, weight: Tensor, bias: Tensor, gates: Tensor) -> None:
 
 
 def run_steps(
-    gates: Tensor, recurrent: Sequence[Tensor], sizes: Sequence[int], bias: Sequence[Tensor] | None = None
+    gates: Tensor,
+    recurrent: Sequence[Tensor],
+    sizes: Sequence[int],
+    bias: Sequence[Tensor] | None = None,
+    *,
+    keep: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Equations (1) and (2) from zero states.
 
@@ -256,11 +285,13 @@ def run_steps(
         recurrent: W_hh (4H, H) of each LSTM, the widths adding up to S.
         sizes: Rows of each step.
         bias: b (4H,) of each, where there is no input after step 0: what `gates` holds for later steps is not read.
+        keep: Whether there will be a backward.
 
     Returns:
-        h, c and tanh(c) of every step, each (N, S).
+        h, c and tanh(c) of every step, each (N, S); of tanh(c) one step alone unless `keep`.
     """
-    hidden, cells, tanh_cells = (torch.empty_like(gates[0]) for _ in range(3))
+    hidden, cells = torch.empty_like(gates[0]), torch.empty_like(gates[0])
+    tanh_cells = torch.empty_like(gates[0, : None if keep or not sizes else sizes[0]])
     if not sizes:
         return hidden, cells, tanh_cells
     one = gates.new_ones(())  # a Python number costs more to hand over than to subtract
@@ -270,7 +301,8 @@ def run_steps(
     states = hidden.expand(4, -1, -1)
     own_gates = [gates[:, :, units].split_with_sizes(sizes, dim=1) for units in columns]
     own_states = [states[:, :, units].split_with_sizes(sizes, dim=1) for units in columns]
-    steps = zip(*(x.split_with_sizes(sizes, dim=-2) for x in (gates, *gates, hidden, cells, tanh_cells)), strict=True)
+    tanhs = tanh_cells.split_with_sizes(sizes) if keep else [tanh_cells[:size] for size in sizes]
+    steps = zip(*(x.split_with_sizes(sizes, dim=-2) for x in (gates, *gates, hidden, cells)), tanhs, strict=True)
     cell = cells[:0]
     for step, (all_gates, i, f, g, o, h, c, tanh_c) in enumerate(steps):
         size = sizes[step]

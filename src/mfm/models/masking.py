@@ -1,6 +1,6 @@
 """Left-aligned sequences with lengths: what is real, what is padding.
 
-Nothing here synchronises with the device: lengths stay tensors, shapes alone steer Python.
+Nothing here synchronises with a device: shapes alone steer Python, and lengths only where they are on the CPU.
 """
 
 from __future__ import annotations
@@ -35,6 +35,12 @@ def zero_padding(x: Tensor, lengths: Tensor) -> Tensor:
     """
     if x.shape[1] == 0:
         x = F.pad(x, (0, 0, 0, 1))
+    if (
+        lengths.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and min(lengths.tolist(), default=0) >= x.shape[1]
+    ):
+        return x  # nothing is padded, and to know that the CPU need not wait
     return x.masked_fill(~step_mask(lengths, x.shape[1])[..., None], 0.0)
 
 

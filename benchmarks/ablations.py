@@ -37,10 +37,14 @@ Results = Mapping[str, float]
 
 def run_seed(variant: str, data: Path, seed: int, output: Path) -> Results:
     """Train and test one seed of a variant."""
-    folder = output / f"{variant}" / f"seed_{seed}"
+    folder = output / variant / f"seed_{seed}"
     config = ["--config", f"ablations/{variant}.yaml", "--config", str(HERE / "configs" / "mosi_context.yaml")]
     given = ["--data.path", str(data / "mosi" / "context_aligned_10.pkl"), "--seed_everything", str(seed)]
     best, path = fit(folder, *config, *given), folder / "metrics_test.json"
+    if variant == "two_stage_beta_vae":  # the run so far has learnt to generate; another one trains the head on it
+        folder = output / f"{variant}_discriminate" / f"seed_{seed}"
+        second = ["--config", str(Path(best).parents[1] / "config.yaml"), "--model.stage", "discriminate"]
+        best, path = fit(folder, *second, "--model.init_from", best), folder / "metrics_test.json"
     if not path.is_file():
         run("test", "--ckpt_path", best, "--output", str(path))
     found: Results = json.loads(path.read_text())

@@ -104,9 +104,9 @@ def test_steps_after_the_end_are_not_computed(monkeypatch):
     rows = []
     original = fused_lstm.run_steps
 
-    def counted(gates, recurrent, sizes, **options):
+    def counted(share, recurrent, sizes, **options):
         rows.append((len(recurrent), sum(sizes)))
-        return original(gates, recurrent, sizes, **options)
+        return original(share, recurrent, sizes, **options)
 
     monkeypatch.setattr(fused_lstm, "run_steps", counted)
     dims = {"a": 2, "b": 3}
@@ -118,12 +118,12 @@ def test_steps_after_the_end_are_not_computed(monkeypatch):
     assert rows == [(4, 5)]
 
 
-def test_large_groups_run_in_parts(monkeypatch):
+def test_several_chunks_of_steps(monkeypatch):
     torch.manual_seed(0)
     dims = {"a": 2, "b": 3}
     model = MFM(dims, 1, **SIZES, fusion=MFN).double()
-    monkeypatch.setattr("mfm.models.fused_lstm.LARGEST", 1000)
-    compare(model, make_batch(dims, {"a": [3, 2], "b": [3, 2]}, dtype=torch.float64), torch.float64)
+    monkeypatch.setattr("mfm.models.fused_lstm.CHUNK", 3)
+    compare(model, make_batch(dims, {"a": [5, 2], "b": [5, 2]}, dtype=torch.float64), torch.float64)
 
 
 @pytest.mark.parametrize("training", [True, False])

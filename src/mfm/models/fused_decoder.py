@@ -63,12 +63,17 @@ class _FreeRunning(torch.autograd.Function):
         with at_full_precision(tensors[0]):
             columns = columns_of([own.width for own in weights])
             biases = [own.input_bias + own.hidden_bias for own in weights]
-            gates = tensors[0].new_empty(4, packing.height, columns[-1].stop)
-            first = packing.sizes[0] if packing.sizes else 0
-            for x, own, bias, units in zip(inputs, weights, biases, columns, strict=True):
-                write_share(x[:first], own.input, bias, gates[:, :first, units])
+
+            def share(rows: slice, gates: Tensor) -> None:
+                if rows.start == 0 and packing.sizes:
+                    first = packing.sizes[0]
+                    for x, own, bias, units in zip(inputs, weights, biases, columns, strict=True):
+                        write_share(x[:first], own.input, bias, gates[:, :first, units])
+
             summed = [own.input + own.hidden for own in weights]
-            hidden, cells, tanh_cells = run_steps(gates, summed, packing.sizes, biases, keep=any(ctx.needs_input_grad))
+            gates, hidden, cells, tanh_cells = run_steps(
+                share, summed, packing.sizes, biases, keep=any(ctx.needs_input_grad)
+            )
         ctx.packing = packing
         ctx.save_for_backward(*tensors, gates, hidden, cells, tanh_cells)
         return hidden

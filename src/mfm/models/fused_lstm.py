@@ -44,9 +44,8 @@ from mfm.models.recurrence import lstm_update
 G = 2
 """Place of g among the gates."""
 
-LARGEST = 30 * 2**20
-"""Most bytes of a group's gates. The C library maps blocks above 32 MiB anew each time, and the kernel then fills
-them with zeros page by page, which costs more than a second loop."""
+CHUNK = 1024
+"""Rows of which the input's share is computed at once."""
 
 
 class LSTMWeights(NamedTuple):
@@ -104,40 +103,23 @@ def run_lstms(tasks: Sequence[LSTMTask]) -> list[LSTMStates]:
     for places in groups.values():
         steps = max(tasks[place].x.shape[1] for place in places)
         packing = packing_of(tasks[places[0]].lengths, steps)
-        packed: dict[int, Tensor] = {}
-        for some in _small_enough(places, tasks, packing):
-            states |= zip(some, _run_group([tasks[place] for place in some], packing, packed), strict=True)
+        states |= zip(places, _run_group([tasks[place] for place in places], packing), strict=True)
     return [states[place] for place in range(len(tasks))]
 
 
-def _small_enough(places: list[int], tasks: Sequence[LSTMTask], packing: Packing) -> list[list[int]]:
-    """Parts of a group whose gates take at most `LARGEST` bytes, or are of one LSTM."""
-    parts: list[list[int]] = []
-    filled = LARGEST + 1
-    for place in places:
-        weights = tasks[place].weights
-        own = 4 * packing.height * weights.width * weights.hidden.element_size()
-        if filled + own > LARGEST:
-            parts.append([])
-            filled = 0
-        parts[-1].append(place)
-        filled += own
-    return parts
-
-
-def _run_group(tasks: Sequence[LSTMTask], packing: Packing, packed: dict[int, Tensor]) -> list[LSTMStates]:
-    """Run LSTMs whose sequences are packed alike; `packed` has what was packed before, by the padded tensor's id."""
+def _run_group(tasks: Sequence[LSTMTask], packing: Packing) -> list[LSTMStates]:
+    """Run LSTMs whose sequences are packed alike."""
+    packed: dict[int, Tensor] = {}
     for x, lengths, weights in tasks:
         if id(x) not in packed:
             # T may differ where it exceeds every length
             whole = F.pad(x, (0, 0, 0, packing.steps - x.shape[1])) if x.shape[1] < packing.steps else x
             real = whole if x.device.type == "cpu" else zero_padding(whole, lengths)
             packed[id(x)] = packing.pack(real).to(weights.hidden.dtype)
-    own = dict.fromkeys(id(task.x) for task in tasks)
-    reads = tuple(list(own).index(id(task.x)) for task in tasks)
+    reads = tuple(list(packed).index(id(task.x)) for task in tasks)
     apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _LSTMs.apply
     flat = [tensor for task in tasks for tensor in task.weights]
-    hidden, cells, last = apply(packing, reads, *(packed[key] for key in own), *flat)
+    hidden, cells, last = apply(packing, reads, *packed.values(), *flat)
     widths = [task.weights.width for task in tasks]
     parts = (states.split_with_sizes(widths, dim=1) for states in (hidden, cells, packing.by_sample(last)))
     return [LSTMStates(*values, packing=packing) for values in zip(*parts, strict=True)]  # type: ignore[misc]
@@ -155,12 +137,15 @@ class _LSTMs(torch.autograd.Function):
         inputs, weights = _apart(tensors, len(reads))
         with at_full_precision(tensors[-1]):
             columns = columns_of([own.width for own in weights])
-            gates = tensors[-1].new_empty(4, packing.height, columns[-1].stop)
-            for own, units, read in zip(weights, columns, reads, strict=True):
-                bias = own.input_bias + own.hidden_bias
-                write_share(inputs[read], own.input, bias, gates[:, :, units])
-            recurrent = [own.hidden for own in weights]
-            hidden, cells, tanh_cells = run_steps(gates, recurrent, packing.sizes, keep=any(ctx.needs_input_grad))
+            biases = [own.input_bias + own.hidden_bias for own in weights]
+
+            def share(rows: slice, gates: Tensor) -> None:
+                for own, bias, units, read in zip(weights, biases, columns, reads, strict=True):
+                    write_share(inputs[read][rows], own.input, bias, gates[:, :, units])
+
+            gates, hidden, cells, tanh_cells = run_steps(
+                share, [own.hidden for own in weights], packing.sizes, keep=any(ctx.needs_input_grad)
+            )
         ctx.packing, ctx.reads = packing, reads
         ctx.save_for_backward(*tensors, gates, hidden, cells, tanh_cells)
         ctx.set_materialize_grads(False)
@@ -271,57 +256,79 @@ def write_share(x: Tensor, weight: Tensor, bias: Tensor, gates: Tensor) -> None:
 
 
 def run_steps(
-    gates: Tensor,
+    share: Callable[[slice, Tensor], None],
     recurrent: Sequence[Tensor],
     sizes: Sequence[int],
     bias: Sequence[Tensor] | None = None,
     *,
     keep: bool = True,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Equations (1) and (2) from zero states.
 
+    The input's share is computed for `CHUNK` rows at a time: enough for one efficient product, and still in the cache
+    when their steps come.
+
     Args:
-        gates: (4, N, S), the share of the input, that of g doubled; afterwards i, f, g and o.
+        share: Writes the input's share of rows, that of g doubled, into (4, rows, S).
         recurrent: W_hh (4H, H) of each LSTM, the widths adding up to S.
         sizes: Rows of each step.
-        bias: b (4H,) of each, where there is no input after step 0: what `gates` holds for later steps is not read.
+        bias: b (4H,) of each, where there is no input after step 0; what `share` writes for later steps is not read.
         keep: Whether there will be a backward.
 
     Returns:
-        h, c and tanh(c) of every step, each (N, S); of tanh(c) one step alone unless `keep`.
+        i, f, g and o of every step (4, N, S), and h, c and tanh(c), each (N, S); unless `keep`, gates and tanh(c) hold
+        what was last written only.
     """
-    hidden, cells = torch.empty_like(gates[0]), torch.empty_like(gates[0])
-    tanh_cells = torch.empty_like(gates[0, : None if keep or not sizes else sizes[0]])
-    if not sizes:
-        return hidden, cells, tanh_cells
-    one = gates.new_ones(())  # a Python number costs more to hand over than to subtract
     columns = columns_of([weight.shape[1] for weight in recurrent])
+    chunks = _chunks(sizes)
+    rows = [sum(sizes[first:stop]) for first, stop in chunks]
+    hidden, cells = (recurrent[0].new_empty(sum(sizes), columns[-1].stop) for _ in range(2))
+    gates = hidden.new_empty(4, sum(sizes) if keep else max(rows, default=0), hidden.shape[1])
+    tanh_cells = torch.empty_like(hidden if keep else hidden[: max(sizes, default=0)])
+    one = gates.new_ones(())  # a Python number costs more to hand over than to subtract
     weights = [_transposed(weight) for weight in recurrent]
     biases = None if bias is None else [_doubled(own.reshape(4, 1, -1).clone()) for own in bias]
     states = hidden.expand(4, -1, -1)
-    own_gates = [gates[:, :, units].split_with_sizes(sizes, dim=1) for units in columns]
-    own_states = [states[:, :, units].split_with_sizes(sizes, dim=1) for units in columns]
-    tanhs = tanh_cells.split_with_sizes(sizes) if keep else [tanh_cells[:size] for size in sizes]
-    steps = zip(*(x.split_with_sizes(sizes, dim=-2) for x in (gates, *gates, hidden, cells)), tanhs, strict=True)
-    cell = cells[:0]
-    for step, (all_gates, i, f, g, o, h, c, tanh_c) in enumerate(steps):
-        size = sizes[step]
-        if step:
-            whole = size == sizes[step - 1]
-            for own, (share, state, weight) in enumerate(zip(own_gates, own_states, weights, strict=True)):
-                before = state[step - 1] if whole else state[step - 1][:, :size]
-                given = share[step] if biases is None else biases[own].expand_as(share[step])
-                torch.baddbmm(given, before, weight, out=share[step])  # (1)
-        all_gates.sigmoid_()
-        _turn_into_tanh(g, one)
-        torch.mul(i, g, out=c)  # (2)
-        if step:
-            c.addcmul_(f, cell if whole else cell[:size])
-        torch.add(c, c, out=tanh_c).sigmoid_()
-        _turn_into_tanh(tanh_c, one)
-        torch.mul(o, tanh_c, out=h)
-        cell = c
-    return hidden, cells, tanh_cells
+    own_states = [states[:, :, units].split_with_sizes(list(sizes), dim=1) for units in columns]
+    values = list(zip(hidden.split_with_sizes(list(sizes)), cells.split_with_sizes(list(sizes)), strict=True))
+    start = 0
+    for (first, stop), count in zip(chunks, rows, strict=True):
+        here = list(sizes[first:stop])
+        part = gates[:, start : start + count] if keep else gates[:, :count]
+        share(slice(start, start + count), part)
+        own_gates = [part[:, :, units].split_with_sizes(here, dim=1) for units in columns]
+        tanhs = tanh_cells[start : start + count].split_with_sizes(here) if keep else [tanh_cells[:n] for n in here]
+        gate_steps = zip(*(x.split_with_sizes(here, dim=-2) for x in (part, *part)), tanhs, strict=True)
+        for place, (all_gates, i, f, g, o, tanh_c) in enumerate(gate_steps):
+            step, size = first + place, here[place]
+            h, c = values[step]
+            if step:
+                whole = size == sizes[step - 1]
+                for own, (gate, state, weight) in enumerate(zip(own_gates, own_states, weights, strict=True)):
+                    before = state[step - 1] if whole else state[step - 1][:, :size]
+                    given = gate[place] if biases is None else biases[own].expand_as(gate[place])
+                    torch.baddbmm(given, before, weight, out=gate[place])  # (1)
+            all_gates.sigmoid_()
+            _turn_into_tanh(g, one)
+            torch.mul(i, g, out=c)  # (2)
+            if step:
+                c.addcmul_(f, values[step - 1][1][:size])
+            torch.add(c, c, out=tanh_c).sigmoid_()
+            _turn_into_tanh(tanh_c, one)
+            torch.mul(o, tanh_c, out=h)
+        start += count
+    return gates, hidden, cells, tanh_cells
+
+
+def _chunks(sizes: Sequence[int]) -> list[tuple[int, int]]:
+    """Ranges of consecutive steps of at least `CHUNK` rows together, the last one perhaps of fewer."""
+    chunks, first, rows = [], 0, 0
+    for step, size in enumerate(sizes):
+        rows += size
+        if rows >= CHUNK or step + 1 == len(sizes):
+            chunks.append((first, step + 1))
+            first, rows = step + 1, 0
+    return chunks
 
 
 def run_back(

@@ -193,3 +193,31 @@ def test_an_impossible_weight_is_refused(weight):
 def test_an_unknown_measure_is_refused_with_the_nearest():
     with pytest.raises(ConfigurationError, match=r"unknown independence 'noco'.*nocco"):
         MFMObjective("regression", independence_measure="noco")
+
+
+def test_a_discriminator_in_the_objective():
+    """Its parts are the measure's own, weighed as any other, and its networks are the objective's parameters."""
+    given = arguments()
+    torch.manual_seed(0)
+    objective = MFMObjective(
+        "regression", independence=2.0, independence_measure="discriminator", code_dims=(5, {"text": 4, "audio": 4})
+    )
+    assert objective.discriminator is not None
+    for network in objective.discriminator.networks:
+        torch.nn.init.normal_(network[-1].weight)
+    plain = MFMObjective("regression")
+    torch.manual_seed(1)
+    with_term = objective(**given)
+    torch.manual_seed(1)
+    without = plain(**given)
+    added = {name: part for name, part in with_term.parts.items() if name not in without.parts}
+    assert set(added) == {"independence/text", "independence/audio"}
+    torch.testing.assert_close(with_term.total, without.total + 2.0 * sum(added.values()))
+    with_term.total.backward()
+    assert all(parameter.grad is not None for parameter in objective.parameters())
+
+
+def test_a_discriminator_is_made_where_it_is_wanted():
+    assert not list(MFMObjective("regression", independence_measure="discriminator").parameters())
+    with pytest.raises(ConfigurationError, match="code_dims"):
+        MFMObjective("regression", independence=1.0, independence_measure="discriminator")

@@ -11,13 +11,15 @@ from mfm.errors import ConfigurationError, nearest
 from mfm.losses.hsic import MINIMUM_SAMPLES, normalized_hsic
 from mfm.losses.nocco import nocco
 
-Independence = Literal["nocco", "hsic"]
+Independence = Literal["nocco", "hsic", "discriminator"]
 """Measures by name:
 
 * `nocco`: D is the normalised cross-covariance (`mfm.losses.nocco`), and each block gives up what is not its own:
   D(Z_y, sg Z_ai) + D(sg Y^, Z_ai) with sg for "no gradient from here". Z_y loses what modality i has for itself,
   Z_ai what the label needs. Without a label Z_y stands for Y^.
 * `hsic`: D is the normalised HSIC (`mfm.losses.hsic`), D(Z_y, Z_ai), whose gradient reaches both.
+* `discriminator`: D is what a network finds that is trained along (`mfm.losses.discriminator`), whose reversed gradient
+  reaches both; it has parameters, so that the objective computes it and not `dependences`.
 """
 
 
@@ -43,7 +45,7 @@ def dependences(
         z_y: (B, z_y) codes.
         z: Name -> codes (B, z_i), and whether each sample has them, (B,) bool.
         prediction: (B, K) Y^; (B, 0) for a model without head.
-        measure: A name in `Independence`.
+        measure: `nocco` or `hsic`.
 
     Returns:
         `independence/<name>` -> scalar >= 0; 0 where fewer than `MINIMUM_SAMPLES` samples have the code.

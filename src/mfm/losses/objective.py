@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mfm.errors import ConfigurationError, nearest
+from mfm.losses.discriminator import DiscriminatorDependence
 from mfm.losses.independence import Independence, check_independence, dependences
 from mfm.losses.mmd import check_kernel, mmd
 from mfm.losses.precision import at_least_float32
@@ -53,7 +54,8 @@ class MFMObjective(nn.Module):
         reconstruction: Weights lda_i, one for all or per modality (`default` stands for those not named).
         mmd: Weight lda_mmd.
         independence: Weight lda_ind; 0, as in the paper, leaves the term out.
-        independence_measure: What I is: `nocco` or `hsic`.
+        independence_measure: What I is: `nocco`, `hsic` or `discriminator`.
+        code_dims: Size of Z_y, and name -> size of each Z_ai, which the measure `discriminator` needs.
         kernel: MMD kernel: `rbf`, `imq` or `original` (see `mfm.losses.mmd.KERNELS`).
         unbiased: Whether MMD is estimated without bias.
         mmd_on: `joint` or `marginals`.
@@ -74,6 +76,7 @@ class MFMObjective(nn.Module):
         mmd: float = 1.0,
         independence: float = 0.0,
         independence_measure: Independence = "nocco",
+        code_dims: tuple[int, Mapping[str, int]] | None = None,
         kernel: str = "rbf",
         unbiased: bool = False,
         mmd_on: MMDOn = "joint",
@@ -95,6 +98,11 @@ class MFMObjective(nn.Module):
         self.prediction_weight = _weight("prediction", prediction)
         self.mmd_weight = _weight("mmd", mmd)
         self.independence_weight = _weight("independence", independence)
+        self.discriminator: DiscriminatorDependence | None = None
+        if independence_measure == "discriminator" and self.independence_weight:
+            if code_dims is None:
+                raise ConfigurationError("the independence 'discriminator' needs code_dims, the sizes of the codes")
+            self.discriminator = DiscriminatorDependence(*code_dims)
         self.reconstruction_weights: float | dict[str, float] = (
             {name: _weight(f"reconstruction of {name!r}", value) for name, value in reconstruction.items()}
             if isinstance(reconstruction, Mapping)
@@ -151,7 +159,7 @@ class MFMObjective(nn.Module):
         weighted += [self.mmd_weight * part for part in divergences.values()]
         if self.independence_weight:
             codes = {name: (code, known[name]) for name, code in z.items()}
-            found = dependences(z_y, codes, prediction, self.independence_measure)
+            found = self.dependences(z_y, codes, prediction)
             parts |= found
             weighted += [self.independence_weight * part for part in found.values()]
         return LossParts(torch.stack(weighted).sum(), parts)
@@ -196,6 +204,12 @@ class MFMObjective(nn.Module):
             parts[f"reconstruction/{name}"] = part
             weighted.append(weights[name] * part)
         return parts, weighted
+
+    def dependences(self, z_y: Tensor, z: Mapping[str, tuple[Tensor, Tensor]], prediction: Tensor) -> dict[str, Tensor]:
+        """I(Z_y, Z_ai) by the chosen measure, in parts; see `mfm.losses.independence.dependences`."""
+        if self.discriminator is not None:
+            return self.discriminator(z_y, z)  # type: ignore[no-any-return]
+        return dependences(z_y, z, prediction, self.independence_measure)
 
     def divergences(self, blocks: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """MMD(Q_Z, N(0, I)) of blocks of codes, in parts.

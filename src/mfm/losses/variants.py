@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from mfm.losses.independence import dependences
 from mfm.losses.kl import gaussian_kl
 from mfm.losses.objective import LossParts, MFMObjective, _weight
 
@@ -81,7 +80,7 @@ class VariantObjective(MFMObjective):
             weighted += [self.mmd_weight * part for part in divergences.values()]
         if self.independence_weight and "z_y" in blocks:
             others = {name: block for name, block in blocks.items() if name != "z_y"}
-            found = dependences(blocks["z_y"][0], others, prediction, self.independence_measure)
+            found = self.dependences(blocks["z_y"][0], others, prediction)
             parts |= found
             weighted += [self.independence_weight * part for part in found.values()]
         return LossParts(torch.stack(weighted).sum(), parts)

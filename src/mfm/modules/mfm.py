@@ -49,6 +49,11 @@ def for_modalities(value: _Setting, used: Collection[str]) -> _Setting:
     return kept  # type: ignore[return-value]  # a dict of the same kind
 
 
+def code_dim(network: nn.Module) -> int:
+    """Size of the codes that a factor network reads."""
+    return cast(nn.Linear, cast(nn.Sequential, network)[0]).in_features
+
+
 class MFMModule(AffectModule):
     """Multimodal Factorization Model (Tsai et al., ICLR 2019, arXiv 1806.06176).
 
@@ -76,7 +81,7 @@ class MFMModule(AffectModule):
         weight_prediction: Weight of the prediction loss.
         weight_reconstruction: Weight of each modality's reconstruction loss (lambda_i).
         weight_mmd: Weight of MMD(Q(Z), P(Z)) (lambda).
-        independence: What tells how far Z_y is from independent of each Z_i: `nocco` or `hsic`; see
+        independence: What tells how far Z_y is from independent of each Z_i: `nocco`, `hsic` or `discriminator`; see
             `mfm.losses.independence`.
         weight_independence: Weight of that dependence, which keeps the label out of the Z_i and their content out of
             Z_y; the paper has none. 1 together with `weight_mmd: 10`, `code_noise: learned` and `reconstruction_to_y:
@@ -168,6 +173,7 @@ class MFMModule(AffectModule):
             mmd=weight_mmd,
             independence=weight_independence,
             independence_measure=independence,
+            code_dims=(code_dim(self.model.factor_y), {i: code_dim(one) for i, one in self.model.factors.items()}),
             kernel=kernel,
             mmd_on=mmd_on,
             unbiased=unbiased,
@@ -192,6 +198,7 @@ class MFMModule(AffectModule):
                 )
         if surrogate == "posthoc":
             self.model.requires_grad_(False)
+            self.objective.requires_grad_(False)
 
     # ------------------------------------------------------------------ fitting
     def on_fit_start(self) -> None:
@@ -234,7 +241,7 @@ class MFMModule(AffectModule):
             return
         assert self.surrogate is not None
         clip = nn.utils.clip_grad_value_ if gradient_clip_algorithm == "value" else nn.utils.clip_grad_norm_
-        clip(self.model.parameters(), gradient_clip_val)
+        clip([*self.model.parameters(), *self.objective.parameters()], gradient_clip_val)
         clip(self.surrogate.parameters(), gradient_clip_val)
 
     def selection_metric(self) -> tuple[str, Literal["min", "max"]]:

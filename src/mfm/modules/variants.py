@@ -16,7 +16,7 @@ from mfm.models.mfm import Codes
 from mfm.models.variants import LAYOUTS, SHARED, AblationModel, AblationOutput, Variant
 from mfm.modules.base import AffectModule, Prediction, StepOutput
 from mfm.modules.initialisation import load_parts
-from mfm.modules.mfm import for_modalities
+from mfm.modules.mfm import code_dim, for_modalities
 
 Stage = Literal["generate", "discriminate"]
 
@@ -137,7 +137,8 @@ class AblationModule(AffectModule):
             mmd=weight_mmd,
             beta=weight_kl,
             independence=weight_independence,
-            independence_measure=independence,
+            independence_measure=independence if self.model.layout.joint else "nocco",
+            code_dims=_code_dims(self.model),
             kernel=kernel,
             mmd_on=mmd_on,
             unbiased=unbiased,
@@ -147,6 +148,7 @@ class AblationModule(AffectModule):
         if stage == "discriminate":
             for name, part in self.model.named_children():
                 part.requires_grad_(name == "head")
+            self.objective.requires_grad_(False)
 
     # ------------------------------------------------------------------ fitting
     def on_fit_start(self) -> None:
@@ -254,6 +256,15 @@ class AblationModule(AffectModule):
             {name: code.float() for name, code in _blocks(output.posterior.mean, "y").items()},
             {name: factor.float() for name, factor in _blocks(factors, "y").items()},
         )
+
+
+def _code_dims(model: AblationModel) -> tuple[int, dict[str, int]]:
+    """Size of Z_y, and of every other block of codes."""
+    networks = dict(model.factors.items())
+    if model.factor_shared is not None:
+        networks[SHARED] = model.factor_shared
+    joint = 0 if model.factor_y is None else code_dim(model.factor_y)
+    return joint, {name: code_dim(network) for name, network in networks.items()}
 
 
 def _check_stage(stage: str | None, init_from: str | None, variant: str) -> None:

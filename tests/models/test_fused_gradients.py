@@ -9,8 +9,9 @@ from mfm.losses import MFMObjective
 from mfm.models import MFM, Normalizer
 from mfm.models.backend import use_backend
 from mfm.models.fused_decoder import run_free
-from mfm.models.fused_lstm import LSTMTask, LSTMWeights, run_lstms
+from mfm.models.fused_lstm import LSTMWeights
 from mfm.models.fused_memory import run_memory
+from mfm.models.lstm_groups import LSTMTask, run_lstms
 from mfm.models.packing import packing_of
 
 LENGTHS = [torch.tensor([3, 1, 2]), torch.tensor([0, 2, 0]), torch.tensor([3, 3, 3])]

@@ -39,8 +39,8 @@ def compare(model, batch, dtype):
         assert one.keys() == other.keys()
         for name, value in one.items():
             assert value is not None, name
-            scale = max(1.0, float(other[name].abs().max())) if other[name].numel() else 1.0
-            difference = float((value - other[name]).abs().max()) if value.numel() else 0.0
+            scale = max(1.0, float(other[name].detach().abs().max())) if other[name].numel() else 1.0
+            difference = float((value - other[name]).detach().abs().max()) if value.numel() else 0.0
             assert difference <= TOLERANCE[dtype] * scale, (name, difference, scale)
 
 

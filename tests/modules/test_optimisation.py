@@ -39,6 +39,28 @@ def test_settings_reach_the_optimizer():
     assert list(optimizer.param_groups[0]["betas"]) == [0.5, 0.6]
 
 
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_a_fused_optimizer_takes_the_same_steps(name):
+    weights = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        model = network().double()
+        optimizer = build_optimizer(name, decay_groups(model, 0.1), lr=0.05, weight_decay=0.1, fused=fused)
+        assert bool(optimizer.defaults.get("fused")) == (fused and name in ("adam", "adamw", "sgd"))
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.ones(2, 3, dtype=torch.float64)).square().sum().backward()
+            optimizer.step()
+        weights.append(torch.cat([parameter.flatten() for parameter in model.parameters()]))
+    torch.testing.assert_close(*weights, rtol=1e-10, atol=1e-12)
+
+
+def test_a_choice_in_the_settings_is_kept():
+    model = network()
+    optimizer = build_optimizer({"name": "adam", "foreach": True}, decay_groups(model, 0), 0.1, 0, fused=True)
+    assert not optimizer.defaults["fused"]
+
+
 @pytest.mark.parametrize(
     ("spec", "lr", "word"),
     [

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from mfm.models.attention import SelfAttention, sinusoids
 from mfm.models.backend import Backend, runs_cudnn, runs_fused
-from mfm.models.fused_lstm import LSTMTask, LSTMWeights, run_lstms
+from mfm.models.fused_lstm import LSTMWeights
+from mfm.models.lstm_groups import LSTMTask, run_lstms
 from mfm.models.masking import last_state, masked_mean, step_mask, zero_padding
 from mfm.models.recurrence import run_recurrence
 from mfm.models.registry import Rate, Registry, Size

@@ -10,9 +10,10 @@ from torch.nn import functional as F
 
 from mfm.models.alignment import on_one_clock
 from mfm.models.backend import Backend, runs_fused
-from mfm.models.fused_lstm import LSTMStates, LSTMTask, LSTMWeights, run_lstms
+from mfm.models.fused_lstm import LSTMWeights
 from mfm.models.fused_memory import run_memory
 from mfm.models.fusion import CLOCK_LIMIT, FUSIONS, Fusion, longest
+from mfm.models.lstm_groups import LSTMStates, LSTMTask, run_lstms
 from mfm.models.masking import hold_last, last_state
 from mfm.models.packing import Packing, packing_of
 from mfm.models.per_modality import PerModality, spread

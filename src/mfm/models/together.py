@@ -10,8 +10,8 @@ from torch import Tensor
 from mfm.models.decoders import Decoder, FreeRunningDecoder
 from mfm.models.encoders import Encoder, LSTMEncoder
 from mfm.models.fused_decoder import run_free
-from mfm.models.fused_lstm import LSTMTask, run_lstms
 from mfm.models.fusion import Fusion
+from mfm.models.lstm_groups import LSTMTask, run_lstms
 from mfm.models.mfn import MemoryFusionNetwork
 from mfm.models.packing import packing_of_all
 from mfm.models.per_modality import PerModality

@@ -137,7 +137,12 @@ class AffectModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule as named in the hyperparameters."""
-        optimizer = build_optimizer(self.optimizer_spec, self.parameter_groups(), self.lr, self.weight_decay)
+        # On a CPU one operation for all parameters is several times as fast. Elsewhere PyTorch's own choice is as good,
+        # and in mixed precision Lightning clips no gradients of a fused optimiser.
+        fused = self.device.type == "cpu" and str(self.trainer.precision) in ("32-true", "64-true")
+        optimizer = build_optimizer(
+            self.optimizer_spec, self.parameter_groups(), self.lr, self.weight_decay, fused=fused
+        )
         monitor, mode = self.selection_metric()
         schedule = build_schedule(
             self.schedule_spec,

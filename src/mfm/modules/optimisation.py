@@ -72,7 +72,12 @@ def decay_groups(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]
 
 
 def build_optimizer(
-    spec: str | Mapping[str, Any], groups: Iterable[dict[str, Any]], lr: float, weight_decay: float
+    spec: str | Mapping[str, Any],
+    groups: Iterable[dict[str, Any]],
+    lr: float,
+    weight_decay: float,
+    *,
+    fused: bool = False,
 ) -> Optimizer:
     """Build an optimiser by name.
 
@@ -81,6 +86,7 @@ def build_optimizer(
         groups: Parameter groups.
         lr: Learning rate, > 0.
         weight_decay: Default of groups that name none, >= 0.
+        fused: Whether one operation may update all parameters, where the optimiser can and `spec` does not say how.
 
     Raises:
         ConfigurationError: Unknown name or argument, or a value out of range.
@@ -94,6 +100,8 @@ def build_optimizer(
     for setting in settings:
         if setting not in known:
             raise ConfigurationError(f"optimizer {name} has no setting {setting!r}: {nearest(setting, known)}")
+    if fused and "fused" in known and not settings.keys() & {"fused", "foreach", "differentiable"}:
+        settings["fused"] = True
     optimizer: Callable[..., Optimizer] = OPTIMIZERS[name]
     try:
         return optimizer(list(groups), lr=lr, weight_decay=weight_decay, **settings)

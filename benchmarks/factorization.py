@@ -56,7 +56,6 @@ OURS = {
     "independence": "nocco",
     "weight_independence": 1.0,
     "code_noise": "learned",
-    "reconstruction_to_y": 0.5,
 }
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "authors": {"kernel": "original", "mmd_on": "marginals", "weight_mmd": 100.0},
@@ -66,7 +65,6 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "no_noise": {**OURS, "code_noise": 0.0},
     "fixed_noise": {**OURS, "code_noise": 0.5},
     "hsic": {**OURS, "independence": "hsic"},
-    "all_gradients": {**OURS, "reconstruction_to_y": 1.0},
     "ours": OURS,
 }
 WORLDS: dict[str, dict[str, Any]] = {

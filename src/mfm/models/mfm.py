@@ -101,8 +101,6 @@ class MFM(nn.Module):
         code_noise: Deviation of the Gaussian noise that `forward` adds to the codes before G while training, >= 0, or
             `learned` (see `mfm.models.code_noise`); the paper has none. Spare dimensions of Z_y then need not fill up
             with what belongs to one modality.
-        reconstruction_to_y: Share [0, 1] of the reconstructions' gradients that reaches F_y; 1 in the paper. With less,
-            a Z_y that is much too wide holds less of what belongs to one modality.
         aligned: Whether step t is the same moment in all modalities (word-aligned features).
         backend: What computes the recurrences: `auto`, `fused` or `reference` (see `mfm.models.backend`).
 
@@ -130,7 +128,6 @@ class MFM(nn.Module):
         dropout: float | Mapping[str, float] = 0.0,
         dropout_head: float = 0.0,
         code_noise: CodeNoise = 0.0,
-        reconstruction_to_y: float = 1.0,
         aligned: bool = True,
         backend: str = "auto",
     ) -> None:
@@ -142,9 +139,6 @@ class MFM(nn.Module):
             check_value(option, size, Size)
         for option, rate in (("dropout_y", dropout_y), ("dropout_head", dropout_head)):
             check_value(option, rate, Rate)
-        if isinstance(reconstruction_to_y, bool) or not 0 <= reconstruction_to_y <= 1:
-            raise ConfigurationError(f"reconstruction_to_y is {reconstruction_to_y!r}, but must be a share in [0, 1]")
-        self.reconstruction_to_y = float(reconstruction_to_y)
         z_i, f_i = spread_checked("z", z, names, Size), spread_checked("f", f, names, Size)
         dropout_i = spread_checked("dropout", dropout, names, Rate)
         encoder_i: dict[str, Spec] = spread("encoder", encoder, names)
@@ -236,12 +230,9 @@ class MFM(nn.Module):
         codes = self._encode(observed, observed_lengths)
         drawn = self.perturb(codes)
         factors = self.factorize(drawn)
-        fixed = factors.f_y.detach()
-        # the value of F_y, a share of its gradient
-        read = factors._replace(f_y=fixed + self.reconstruction_to_y * (factors.f_y - fixed))
         steps = {i: x.shape[1] for i, x in features.items()}
         inputs = {i: observed[i][:, : steps[i]] for i in steps}
-        return MFMOutput(self.predict(factors.f_y), self.decode(read, steps, inputs), codes, factors, drawn)
+        return MFMOutput(self.predict(factors.f_y), self.decode(factors, steps, inputs), codes, factors, drawn)
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each part, `encoders/<modality>` and so on, and their sum under `total`.

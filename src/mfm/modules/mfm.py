@@ -77,15 +77,14 @@ class MFMModule(AffectModule):
         dropout_head: Dropout in the head D, [0, 1).
         code_noise: Deviation of Gaussian noise on the codes before G while training, or `learned`, one deviation for
             each dimension; the paper has none. MMD and independence are those of the codes with noise.
-        reconstruction_to_y: Share [0, 1] of the reconstructions' gradients that reaches F_y; 1 in the paper.
         weight_prediction: Weight of the prediction loss.
         weight_reconstruction: Weight of each modality's reconstruction loss (lambda_i).
         weight_mmd: Weight of MMD(Q(Z), P(Z)) (lambda).
         independence: What tells how far Z_y is from independent of each Z_i: `nocco`, `hsic` or `discriminator`; see
             `mfm.losses.independence`.
         weight_independence: Weight of that dependence, which keeps the label out of the Z_i and their content out of
-            Z_y; the paper has none. 1 together with `weight_mmd: 10`, `code_noise: learned` and `reconstruction_to_y:
-            0.5` separates factors (`factors.yaml`).
+            Z_y; the paper has none. 1 together with `weight_mmd: 10` and `code_noise: learned` separates factors
+            (`factors.yaml`).
         kernel: Kernel of the MMD: `rbf` (several scales), `imq`, or `original` (the authors', nearly flat).
         mmd_on: MMD on the `joint` Z, as the paper's objective says, or on its `marginals`, as the authors' code does.
         unbiased: Unbiased (U-statistic) instead of biased (V-statistic) estimate of the MMD.
@@ -122,7 +121,6 @@ class MFMModule(AffectModule):
         dropout: float | dict[str, float] = 0.0,
         dropout_head: float = 0.0,
         code_noise: CodeNoise = 0.0,
-        reconstruction_to_y: float = 1.0,
         weight_prediction: float = 1.0,
         weight_reconstruction: float | dict[str, float] = 1.0,
         weight_mmd: float = 1.0,
@@ -161,7 +159,6 @@ class MFMModule(AffectModule):
             dropout=for_modalities(dropout, used),
             dropout_head=dropout_head,
             code_noise=code_noise,
-            reconstruction_to_y=reconstruction_to_y,
             aligned=self.aligned,
             backend=backend,
         )

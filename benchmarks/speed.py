@@ -174,8 +174,8 @@ def length_batches(source: str, size: int, count: int) -> list[torch.Tensor]:
     if source == "full":
         return [torch.full((size,), STEPS)]
     split = read_corpus(source).splits["train"]
-    name = sorted(split.features)[0]
-    lengths = torch.tensor([min(int(n), STEPS) for n in split.lengths[name]]).clamp(min=1).sort().values
+    own = torch.stack([torch.as_tensor(one.lengths) for one in split.sequences.values()]).amax(dim=0)
+    lengths = own.clamp(min=1, max=STEPS).sort().values
     batches = [part for part in lengths.split(size) if len(part) == size]
     return [batches[round(i * (len(batches) - 1) / max(1, count - 1))] for i in range(min(count, len(batches)))]
 

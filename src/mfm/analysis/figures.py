@@ -44,7 +44,8 @@ def training_curves(rows: Sequence[Mapping[str, float]], monitor: str, mode: str
     parts.set(title="parts of the training loss (unweighted)", xlabel="epoch")
     if names:
         parts.set_yscale("log")
-        parts.legend(frameon=False, fontsize=8)
+        # below the axes: a surrogate doubles the number of parts, and no corner of the panel would be free
+        parts.legend(frameon=False, fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.22))
     _curve(metric, rows, monitor, VALID, monitor)
     points = [(row["epoch"], row[monitor]) for row in rows if monitor in row and np.isfinite(row[monitor])]
     if points:

@@ -13,7 +13,8 @@ _USAGE = """\
 usage: mfm demo [--output DIR]
 
 Write a small synthetic corpus with the structure of MMSA's CMU-MOSI file and its defects (pre-padding, -inf in audio,
-float64, lists), then inspect it, train MFM on it, test the best epoch and predict, with the commands you would use on
+float64, lists), then inspect it, train MFM on it with a surrogate for missing modalities, test the best epoch with and
+without text, see how robust it is, exchange factors between samples, and predict, with the commands you would use on
 your own file. Everything lands in DIR (default: demo).
 """
 
@@ -38,9 +39,12 @@ def main(arguments: list[str]) -> int:
     best = run / "checkpoints" / "best.ckpt"
     _mfm("data", "generate", "--corpus", "mosi", "--output", str(corpus), "--overwrite")
     _mfm("data", "inspect", str(corpus))
-    _mfm("fit", "--config", "demo.yaml", "--data.path", str(corpus), "--run_dir", str(run))
+    surrogate = ("--model.surrogate", "joint", "--model.surrogate_width", "16", "--model.surrogate_hidden", "32")
+    _mfm("fit", "--config", "demo.yaml", "--data.path", str(corpus), "--run_dir", str(run), *surrogate)
     _mfm("test", "--ckpt_path", str(best))
     _mfm("test", "--ckpt_path", str(best), "--data.missing", "[text]")
+    _mfm("robustness", "--ckpt_path", str(best), "--protocols", "subsets", "random", "--draws", "2")
+    _mfm("generate", "--ckpt_path", str(best), "--mode", "swap")
     _mfm(
         *("predict", "--ckpt_path", str(best)),
         *("--output", str(folder / "predictions.csv"), "--factors", str(folder / "factors.h5")),
@@ -49,6 +53,8 @@ def main(arguments: list[str]) -> int:
         f"""
 Figures:      {run / "figures" / "training_curves.png"}
               {run / "figures" / "test_predictions.png"}
+              {run / "robustness" / "robustness.png"}
+              {run / "generated_swap.png"}
 Predictions:  {folder / "predictions.csv"}
 Factors:      {folder / "factors.h5"}
 

@@ -210,7 +210,9 @@ def _draw_split(
         lost = defects and modality != "text" and len(steps) > 1 and modality != min(steps)
         silent[modality] = own.random(count) < (0.06 if lost else 0.0)
     videos = [f"{name}{generator.integers(16**6):06x}v{index // 4}" for index in range(count)]
-    words = [generator.choice(_WORDS, size=min(int(60 * fraction) + 1, 50)) for fraction in fractions]
+    spoken = lengths.get("text", lengths[min(lengths)])
+    vocabulary = _generator(seed, "words", name)
+    words = [vocabulary.choice(_WORDS, size=number) for number in spoken]  # one for each step
     return SyntheticSplit(
         name=name,
         ids=tuple(f"{videos[index - index % 4]}$_${index % 4}" for index in range(count)),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
 
 SPLITS = ("train", "valid", "test")
 
@@ -28,6 +29,7 @@ class Sequences(ABC):
         starts: (N,) int64, position of the first real step in the file (pre-padding before it).
         file_steps: Steps T that the file stores for each sample, padding included; 0 when the file is ragged.
         dtype: Data type in the file.
+        marks_observed: Whether the file says which steps were observed; where it does not, all were.
     """
 
     dim: int
@@ -35,6 +37,7 @@ class Sequences(ABC):
     starts: IntArray
     file_steps: int
     dtype: np.dtype[np.generic]
+    marks_observed: bool = False
 
     def __len__(self) -> int:
         return len(self.lengths)
@@ -46,6 +49,28 @@ class Sequences(ABC):
     @abstractmethod
     def original(self, index: int) -> FloatArray:
         """The sample as the file stores it, padding in its place: (file_steps, dim) float32."""
+
+    def observed(self, index: int) -> BoolArray:
+        """Real steps at which something was observed, (lengths[index],); the others are zero vectors."""
+        return np.ones(int(self.lengths[index]), dtype=np.bool_)
+
+
+class TimedWords(ABC):
+    """The words of N samples with their times, one word a step; read when asked for.
+
+    Attributes:
+        offsets: (N + 1,) int64; sample i has the words offsets[i] to offsets[i + 1].
+    """
+
+    offsets: IntArray
+
+    @abstractmethod
+    def rows(self, start: int, stop: int) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+        """Words `start` to `stop` of all samples together, and their (n, 2) start and end in seconds of the video."""
+
+    def of(self, index: int) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+        """Words of one sample, and their times."""
+        return self.rows(int(self.offsets[index]), int(self.offsets[index + 1]))
 
 
 @dataclass(frozen=True)
@@ -59,6 +84,7 @@ class SplitData:
             IEMOCAP's (N, 4, 2) one-hot pairs arrive here as (N, 4) classes.
         raw_text: Transcript of each sample where the file has it.
         has_ids: False where `ids` were made up.
+        words: Word and times of each step, where steps are words and the file has them.
     """
 
     ids: tuple[str, ...]
@@ -66,6 +92,7 @@ class SplitData:
     labels: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
     raw_text: tuple[str, ...] | None = None
     has_ids: bool = True
+    words: TimedWords | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

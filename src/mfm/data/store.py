@@ -5,11 +5,17 @@ Layout (names of modalities and label arrays are percent-encoded, since HDF5 res
     /                              attrs: format, schema_version, fingerprint, provenance, aligned, notes
     /splits/<split>                attrs: has_ids
         ids, raw_text              (N,) UTF-8 strings; raw_text only where the source has it
+        words/                     only where steps are words with known times
+            texts                  (sum of lengths,) UTF-8 strings
+            intervals              (sum of lengths, 2) float64: start and end in seconds of the video
+            offsets                (N + 1,) int64
         labels/<name>              (N, K) float64, NaN where a label is missing
         sequences/<modality>       attrs: file_steps, dtype
             values                 (sum of lengths, D) float32: all real steps, one sample after the other
             offsets                (N + 1,) int64: sample i is values[offsets[i]:offsets[i + 1]]
             starts                 (N,) int64: position of the first real step in the source file
+            observed               (sum of lengths,) bool: False where a zero vector stands for no observation; all
+                                   steps were observed where it is absent
 
 Padding is not stored; `starts` and `file_steps` give the source's padded layout back. Values are compressed
 with shuffle + LZF: on the feature files of this field it writes three times as fast as gzip -1 (about 200

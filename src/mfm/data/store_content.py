@@ -10,10 +10,11 @@ from urllib.parse import quote
 
 import numpy as np
 
-from mfm.data.records import SPLITS, FloatArray, Sequences, SplitData
+from mfm.data.records import SPLITS, BoolArray, FloatArray, Sequences, SplitData, TimedWords
 
 FORMAT = "mfm-store"
 SCHEMA_VERSION = 1
+_WORDS_AT_ONCE = 65536  # part of the fingerprint of words
 
 
 def split_order(names: Iterable[str]) -> list[str]:
@@ -57,6 +58,15 @@ class ContentHash:
             self.item("raw_text", "\0".join(split.raw_text).encode())
         for label in sorted(split.labels):
             self.array(f"label {label}", split.labels[label], "<f8")
+        if split.words is not None:
+            self._words(split.words)
+
+    def _words(self, words: TimedWords) -> None:
+        self.array("word offsets", words.offsets, "<i8")
+        for start in range(0, int(words.offsets[-1]), _WORDS_AT_ONCE):
+            texts, times = words.rows(start, min(start + _WORDS_AT_ONCE, int(words.offsets[-1])))
+            self.item("words", "\0".join(texts).encode())
+            self.array("word times", times, "<f8")
 
     def sequences(self, name: str, sequences: Sequences) -> None:
         """Add the layout of one modality; its values follow through `values`."""
@@ -67,6 +77,10 @@ class ContentHash:
     def values(self, block: FloatArray) -> None:
         """Add the next real steps of the modality, in blocks of any size."""
         self._hash.update(np.ascontiguousarray(block, dtype="<f4").data.cast("B"))
+
+    def observed(self, block: BoolArray) -> None:
+        """Add the marks of the next real steps, in blocks of any size, after all values of the modality."""
+        self._hash.update(np.ascontiguousarray(block, dtype="u1").data)
 
     def hexdigest(self) -> str:
         """Return the fingerprint of what was added."""

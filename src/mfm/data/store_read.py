@@ -11,9 +11,10 @@ from urllib.parse import unquote
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
 
 import mfm
-from mfm.data.records import CorpusData, FloatArray, IntArray, Sequences, SplitData
+from mfm.data.records import BoolArray, CorpusData, FloatArray, IntArray, Sequences, SplitData, TimedWords
 from mfm.data.store_content import FORMAT, SCHEMA_VERSION, split_order
 from mfm.errors import CorpusNotFoundError, DataFormatError, nearest
 
@@ -85,10 +86,12 @@ class StoredSequences(Sequences):
         starts: IntArray,
         file_steps: int,
         dtype: np.dtype[np.generic],
+        marks_observed: bool = False,
     ) -> None:
         self._file, self._group, self._offsets = file, group, offsets
         self.dim, self.starts, self.file_steps, self.dtype = dim, starts, file_steps, dtype
         self.lengths = np.diff(offsets)
+        self.marks_observed = marks_observed
         self._values: h5py.Dataset | None = None
         self._pid = -1
 
@@ -113,14 +116,19 @@ class StoredSequences(Sequences):
         """Rows of the concatenated real steps of all samples: (stop - start, dim) float32."""
         if self._values is None or self._pid != os.getpid():
             self._values, self._pid = self._file.open()[f"{self._group}/values"], os.getpid()
-        try:
-            read: FloatArray = self._values[start:stop]
-        except OSError as error:
-            raise DataFormatError(
-                f"{self._file.path}: {self._group} cannot be read ({_hdf5_fault(str(error))}); "
-                "check it with `mfm data verify` and convert it again"
-            ) from error
+        read: FloatArray = _read_rows(self._file, self._values, start, stop)
         return read
+
+    def observed(self, index: int) -> BoolArray:
+        """Steps of one sample at which something was observed; see `Sequences.observed`."""
+        return self.marks(int(self._offsets[index]), int(self._offsets[index + 1]))
+
+    def marks(self, start: int, stop: int) -> BoolArray:
+        """Which rows of the concatenated real steps of all samples were observed: (stop - start,)."""
+        if not self.marks_observed:
+            return np.ones(stop - start, dtype=np.bool_)
+        marks: BoolArray = _read_rows(self._file, self._file.open()[f"{self._group}/observed"], start, stop)
+        return marks
 
     def original(self, index: int) -> FloatArray:
         """The sample in the source's padded layout; see `Sequences.original`."""
@@ -128,6 +136,29 @@ class StoredSequences(Sequences):
         start = int(self.starts[index])
         out[start : start + int(self.lengths[index])] = self.steps(index)
         return out
+
+
+class StoredWords(TimedWords):
+    """Words of one split that stay in the file until asked for."""
+
+    def __init__(self, file: StoreFile, group: str, offsets: IntArray) -> None:
+        self._file, self._group, self.offsets = file, group, offsets
+
+    def rows(self, start: int, stop: int) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+        """Words of all samples together; see `TimedWords.rows`."""
+        group = self._file.open()[self._group]
+        texts = _read_rows(self._file, group["texts"].asstr(), start, stop)
+        return tuple(texts.tolist()), _read_rows(self._file, group["intervals"], start, stop)
+
+
+def _read_rows(file: StoreFile, dataset: Any, start: int, stop: int) -> NDArray[Any]:
+    try:
+        return np.asarray(dataset[start:stop])
+    except OSError as error:
+        raise DataFormatError(
+            f"{file.path}: its values cannot be read ({_hdf5_fault(str(error))}); "
+            "check it with `mfm data verify` and convert it again"
+        ) from error
 
 
 def read_store(path: str | Path, modalities: Sequence[str] | None = None) -> CorpusData:
@@ -147,7 +178,7 @@ def read_store(path: str | Path, modalities: Sequence[str] | None = None) -> Cor
         try:
             shared = StoreFile(where.absolute(), str(file.attrs["fingerprint"]))
             splits = {
-                unquote(name): _read_split(shared, file["splits"][name], modalities)
+                unquote(name): read_split(shared, file["splits"][name], modalities)
                 for name in split_order(list(file["splits"]))
             }
             return CorpusData(
@@ -191,7 +222,8 @@ def store_provenance(path: str | Path) -> dict[str, str | None]:
         return dict(json.loads(file.attrs["provenance"]))
 
 
-def _read_split(shared: StoreFile, group: h5py.Group, modalities: Sequence[str] | None) -> SplitData:
+def read_split(shared: StoreFile, group: h5py.Group, modalities: Sequence[str] | None = None) -> SplitData:
+    """Open one split of a store lazily; see `read_store`."""
     there = {unquote(name): name for name in group["sequences"]}
     wanted = sorted(there) if modalities is None else list(modalities)
     for name in wanted:
@@ -206,6 +238,7 @@ def _read_split(shared: StoreFile, group: h5py.Group, modalities: Sequence[str] 
         labels={unquote(name): values[:] for name, values in group["labels"].items()},
         raw_text=tuple(group["raw_text"].asstr()[:].tolist()) if "raw_text" in group else None,
         has_ids=bool(group.attrs["has_ids"]),
+        words=StoredWords(shared, f"{group.name}/words", group["words/offsets"][:]) if "words" in group else None,
     )
 
 
@@ -218,4 +251,5 @@ def _read_sequences(shared: StoreFile, group: h5py.Group) -> StoredSequences:
         group["starts"][:],
         int(group.attrs["file_steps"]),
         np.dtype(str(group.attrs["dtype"])),
+        "observed" in group,
     )

@@ -77,7 +77,7 @@ def verify_store(path: str | Path) -> StoreReport:
             assert isinstance(sequences, StoredSequences)
             content.sequences(modality, sequences)
             try:
-                steps[key], nonfinite[key] = _hash_values(content, sequences)
+                steps[key], nonfinite[key] = hash_values(content, sequences)
             except DataFormatError as error:
                 problems.append(str(error))
     computed = content.hexdigest()
@@ -90,7 +90,7 @@ def verify_store(path: str | Path) -> StoreReport:
     return StoreReport(str(where), version, recorded, computed, samples, steps, nonfinite, tuple(problems))
 
 
-def _hash_values(content: ContentHash, sequences: StoredSequences) -> tuple[int, int]:
+def hash_values(content: ContentHash, sequences: StoredSequences) -> tuple[int, int]:
     """Feed all real steps to the fingerprint; returns their number and that of non-finite values."""
     total = sequences.total
     rows = max(1, _BLOCK_BYTES // (4 * max(sequences.dim, 1)))
@@ -99,6 +99,9 @@ def _hash_values(content: ContentHash, sequences: StoredSequences) -> tuple[int,
         block = sequences.rows(start, min(start + rows, total))
         content.values(block)
         bad += int(block.size - np.count_nonzero(np.isfinite(block)))
+    if sequences.marks_observed:
+        for start in range(0, total, _BLOCK_BYTES):
+            content.observed(sequences.marks(start, min(start + _BLOCK_BYTES, total)))
     return total, bad
 
 
@@ -111,6 +114,8 @@ def _split_problems(name: str, split: SplitData, data: CorpusData) -> list[str]:
             found.append(f"{where}: label {label!r} has shape {values.shape} for {len(split)} samples")
     if split.raw_text is not None and len(split.raw_text) != len(split):
         found.append(f"{where}: {len(split.raw_text)} transcripts for {len(split)} samples")
+    if split.words is not None and len(split.words.offsets) != len(split) + 1:
+        found.append(f"{where}: words of {len(split.words.offsets) - 1} samples for {len(split)} samples")
     lengths = []
     for modality, sequences in split.sequences.items():
         assert isinstance(sequences, StoredSequences)

@@ -246,7 +246,10 @@ def test_odd_but_usable_sizes(good):
         (["--model.lr", "fast"], ["lr"]),
         (["--model", "MFMModul"], ["MFMModul", "MFMModule"]),
         (["--model.optimizer", "{name: adam, betas: 3}"], ["optimizer adam", "betas"]),
-        (["--model.schedule", "{name: plateau, factor: 2}"], ["schedule plateau", "factor"]),
+        (
+            ["--model.schedule", "{name: plateau, factor: 2}", "--model.warmup_steps", "0"],
+            ["schedule plateau", "factor"],
+        ),
         (["--model.schedule", "{name: cosine, floor: low}"], ["floor", "'low'"]),
         (["--trainer.strategy", "dpp"], ["strategy", "dpp"]),
         (["--trainer.accelerator", "warp"], ["accelerator", "warp"]),

@@ -226,7 +226,14 @@ def test_any_subset_of_modalities(modalities, corpus_file, workplace):
             "--model.warmup_steps",
             "3",
         ],
-        ["--model.schedule", "{name: plateau, patience: 1}", "--trainer.accumulate_grad_batches", "2"],
+        [
+            "--model.schedule",
+            "{name: plateau, patience: 1}",
+            "--model.warmup_steps",
+            "0",
+            "--trainer.accumulate_grad_batches",
+            "2",
+        ],
         ["--trainer.precision", "bf16-mixed", "--data.missing_rate", "0.3"],
         [
             "--data.bucketing",

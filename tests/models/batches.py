@@ -55,3 +55,8 @@ def flat(output):
         **{f"f/{n}": v for n, v in output.factors.f.items()},
         **{f"reconstruction/{n}": v for n, v in output.reconstruction.items()},
     }
+
+
+def of_sequences(registry):
+    """Names of the parts that take sequences of any width; `conv` takes images, and has tests of its own."""
+    return [name for name in registry.names() if name != "conv"]

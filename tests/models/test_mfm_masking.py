@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from batches import ENCODER_SETTINGS, FUSION_SETTINGS, MFN, SIZES, flat, full_batch, make_batch, select, trimmed
+from batches import (
+    ENCODER_SETTINGS,
+    FUSION_SETTINGS,
+    MFN,
+    SIZES,
+    flat,
+    full_batch,
+    make_batch,
+    of_sequences,
+    select,
+    trimmed,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -90,9 +101,9 @@ def test_garbage_in_padding_and_absent_modalities_changes_nothing(encoder, fusio
 
 
 @pytest.mark.parametrize("aligned", [True, False])
-@pytest.mark.parametrize("decoder", DECODERS.names())
-@pytest.mark.parametrize("fusion", FUSIONS.names())
-@pytest.mark.parametrize("encoder", ENCODERS.names())
+@pytest.mark.parametrize("decoder", of_sequences(DECODERS))
+@pytest.mark.parametrize("fusion", of_sequences(FUSIONS))
+@pytest.mark.parametrize("encoder", of_sequences(ENCODERS))
 def test_a_sample_alone_gives_what_it_gives_in_a_padded_batch(encoder, fusion, decoder, aligned):
     model = build(encoder=encoder, fusion=fusion, decoder=decoder, aligned=aligned).double().eval()
     if aligned:
@@ -110,7 +121,7 @@ def test_a_sample_alone_gives_what_it_gives_in_a_padded_batch(encoder, fusion, d
             torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12, msg=lambda m, name=name: f"{name}: {m}")
 
 
-@pytest.mark.parametrize("fusion", FUSIONS.names())
+@pytest.mark.parametrize("fusion", of_sequences(FUSIONS))
 def test_permuting_the_batch_permutes_the_outputs(fusion):
     model = build(fusion=fusion).double()
     batch = make_batch(DIMS, {"audio": [5, 2, 3], "text": [5, 0, 3], "vision": [5, 2, 0]}, dtype=torch.float64)
@@ -130,7 +141,7 @@ def test_absent_modalities_and_empty_sequences_have_the_prior_mean_as_code():
     assert codes.z_y[:2].ne(0).any(dim=1).all()
 
 
-@pytest.mark.parametrize("fusion", FUSIONS.names())
+@pytest.mark.parametrize("fusion", of_sequences(FUSIONS))
 def test_a_modality_that_the_batch_lacks_is_absent_for_all(fusion):
     model = build(fusion=fusion)
     batch = full_batch(DIMS, 3, 4)
@@ -166,7 +177,7 @@ def test_cells_of_an_absent_modality_take_no_part_in_the_attention():
 
 
 @pytest.mark.parametrize("aligned", [True, False])
-@pytest.mark.parametrize("fusion", FUSIONS.names())
+@pytest.mark.parametrize("fusion", of_sequences(FUSIONS))
 def test_everything_absent_is_finite_forward_and_backward(fusion, aligned):
     for encoder, decoder in (("lstm", "free_running"), ("transformer", "teacher_forced"), ("mean", "mlp")):
         model = build(fusion=fusion, encoder=encoder, decoder=decoder, aligned=aligned)
@@ -178,7 +189,7 @@ def test_everything_absent_is_finite_forward_and_backward(fusion, aligned):
         assert model(no_steps, batch[1], batch[2]).reconstruction["text"].shape == (2, 0, 4)
 
 
-@pytest.mark.parametrize("fusion", FUSIONS.names())
+@pytest.mark.parametrize("fusion", of_sequences(FUSIONS))
 def test_more_than_a_thousand_steps(fusion):
     model = build(fusion=fusion)
     output = model(*make_batch(DIMS, {name: [1003, 1] for name in DIMS}))

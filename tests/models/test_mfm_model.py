@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from batches import ENCODER_SETTINGS, FUSION_SETTINGS, MFN, SIZES, flat, full_batch, make_batch
+from batches import ENCODER_SETTINGS, FUSION_SETTINGS, MFN, SIZES, flat, full_batch, make_batch, of_sequences
 from torch import nn
 
 from mfm.errors import ConfigurationError
@@ -79,7 +79,7 @@ def test_decoders_and_head_read_only_their_factors():
 
 
 def test_what_is_decoded_for_a_step_does_not_depend_on_how_many_are():
-    for decoder in DECODERS.names():
+    for decoder in of_sequences(DECODERS):
         torch.manual_seed(0)
         part = DECODERS.build(decoder, f_y=3, f_i=2, output_dim=4)
         f_y, f_i = torch.rand(2, 3), torch.rand(2, 2)
@@ -133,9 +133,9 @@ def test_no_head_predicts_nothing_and_trains():
     assert all(p.grad is not None for p in model.parameters())
 
 
-@pytest.mark.parametrize("decoder", DECODERS.names())
-@pytest.mark.parametrize("fusion", FUSIONS.names())
-@pytest.mark.parametrize("encoder", ENCODERS.names())
+@pytest.mark.parametrize("decoder", of_sequences(DECODERS))
+@pytest.mark.parametrize("fusion", of_sequences(FUSIONS))
+@pytest.mark.parametrize("encoder", of_sequences(ENCODERS))
 def test_every_combination_learns_a_tiny_set(encoder, fusion, decoder):
     torch.manual_seed(1)
     dims = {"a": 2, "b": 3}
@@ -210,11 +210,11 @@ def test_a_training_step_never_looks_at_values(encoder, fusion, decoder, aligned
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("decoder", DECODERS.names())
-@pytest.mark.parametrize("fusion", FUSIONS.names())
+@pytest.mark.parametrize("decoder", of_sequences(DECODERS))
+@pytest.mark.parametrize("fusion", of_sequences(FUSIONS))
 def test_autocast_is_finite_and_near_float32(fusion, decoder, dtype):
     dims = {"a": 2, "b": 3}
-    for encoder in ENCODERS.names():
+    for encoder in of_sequences(ENCODERS):
         torch.manual_seed(0)
         model = MFM(
             dims,

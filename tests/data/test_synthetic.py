@@ -77,6 +77,17 @@ def test_mmsa_holds_the_generated_values(tmp_path: Path, aligned: bool, defects:
     )
 
 
+def test_transcripts_have_a_word_a_step_and_say_what_the_label_says() -> None:
+    split = synthetic_corpus("mosi", (400, 0, 0), dims=SMALL, steps=30, seed=2).splits["train"]
+    spoken = [sentence.split() for sentence in split.raw_text]
+    assert [len(words) for words in spoken] == split.lengths["text"].tolist()
+    vocabulary = sorted({word for words in spoken for word in words})
+    counts = np.array([[words.count(word) / len(words) for word in vocabulary] for words in spoken])
+    # ratings read from the words of samples that the reader has not seen
+    reader = RidgeCV(alphas=np.logspace(-4, 2, 13)).fit(counts[:200], split.labels[:200, 0])
+    assert 0.5 < reader.score(counts[200:], split.labels[200:, 0]) < 0.95
+
+
 def test_mult_and_mfn_hold_the_generated_values(tmp_path: Path) -> None:
     assert_is(
         read_corpus(write_mult(tmp_path / "i.pkl", "iemocap", (8, 4, 4), dims=SMALL, steps=6)),
@@ -107,12 +118,13 @@ def test_pickles_have_the_published_structure(tmp_path: Path) -> None:
 def test_streamed_arrays_are_what_pickle_itself_writes(tmp_path: Path) -> None:
     import pickle
 
-    from mfm.data.synthetic_files import _Counter, _StreamedArray, _StreamingPickler
+    from mfm.data.streamed_pickle import StreamingPickler
+    from mfm.data.synthetic_files import _Counter, _streamed
 
     world = synthetic_corpus("mosi", (600, 0, 0), dims=SMALL, steps=5)
     array = world.array("train", "text")
     with (tmp_path / "streamed.pkl").open("wb") as file:
-        _StreamingPickler(file).dump({"text": _StreamedArray(world, "train", "text", np.float32, _Counter(0, None))})
+        StreamingPickler(file).dump({"text": _streamed(world, "train", "text", np.float32, _Counter(0, None))})
 
     def instructions(data: bytes) -> list[tuple[str, object]]:
         # frames and the memo of the bytes differ, the instructions do not

@@ -25,7 +25,10 @@ _HIDDEN = 24
 _PRIVATE = 3
 _STRENGTH = {"text": 1.0}  # how much of the features follows the factors; language says most, as in real corpora
 _WEAK = 0.7
-_WORDS = ("the", "a", "movie", "film", "really", "great", "good", "dull", "bad", "and", "so", "was", "not", "very", "I")
+_NOUNS = ("plot", "acting", "music", "ending", "story", "script", "cast", "humour")
+_ADVERBS = ("really", "quite", "so", "very", "rather", "just")
+_ADJECTIVES = ("awful", "bad", "dull", "clumsy", "predictable", "watchable", "decent", "clever", "great", "brilliant")
+_CLAUSE = 6  # words: the plot was really great and
 _OTHER_DIMS = {
     "moud": {"text": 300, "audio": 74, "video": 36},
     "ur_funny": {"text": 300, "audio": 81, "vision": 371},
@@ -40,7 +43,8 @@ class SyntheticSplit:
     Attributes:
         name: `train`, `valid` or `test`.
         ids: N names `<video>$_$<clip>`.
-        raw_text: N transcripts.
+        raw_text: N transcripts, a word for each step of `text`, the kinder the larger the first shared factor.
+            Features follow the factors, not the words.
         shared: (N, S) factors that decide the labels.
         private: Modality -> (N, 3) factors of its own.
         labels: (N, K) float64 in the corpus' units: ratings, 0/1, or one column of classes.
@@ -212,17 +216,30 @@ def _draw_split(
     videos = [f"{name}{generator.integers(16**6):06x}v{index // 4}" for index in range(count)]
     spoken = lengths.get("text", lengths[min(lengths)])
     vocabulary = _generator(seed, "words", name)
-    words = [vocabulary.choice(_WORDS, size=number) for number in spoken]  # one for each step
     return SyntheticSplit(
         name=name,
         ids=tuple(f"{videos[index - index % 4]}$_${index % 4}" for index in range(count)),
-        raw_text=tuple(" ".join(sentence) for sentence in words),
+        raw_text=tuple(
+            _sentence(int(number), float(value), vocabulary) for number, value in zip(spoken, shared[:, 0], strict=True)
+        ),
         shared=shared,
         private=private,
         labels=_labels(corpus, shared, seed, generator),
         lengths=lengths,
         silent=silent,
     )
+
+
+def _sentence(words: int, sentiment: float, generator: np.random.Generator) -> str:
+    """As many words as asked for, the last one an adjective that follows the sentiment, a standard normal score."""
+    clauses = -(-(words + 1) // _CLAUSE)
+    felt = 0.5 + (sentiment + 0.5 * generator.standard_normal(clauses)) / 4  # -2 is the worst word, 2 the best
+    chosen = np.clip(felt * len(_ADJECTIVES), 0, len(_ADJECTIVES) - 1).astype(np.int64)
+    nouns, adverbs = (generator.integers(len(of), size=clauses) for of in (_NOUNS, _ADVERBS))
+    spoken = []
+    for noun, adverb, adjective in zip(nouns, adverbs, chosen, strict=True):
+        spoken += ["the", _NOUNS[noun], "was", _ADVERBS[adverb], _ADJECTIVES[adjective], "and"]
+    return " ".join(spoken[:-1][-words:])
 
 
 def _labels(

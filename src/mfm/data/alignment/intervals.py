@@ -1,0 +1,141 @@
+"""Which intervals belong together, and reductions over groups of frames.
+
+Intervals are (n, 2) float64, start and end in seconds, end not before start. They may be unsorted, overlap, touch or
+have zero length. Cost: O(n log n) and the number of pairs found, never the product of the two lengths.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfm.data.alignment.csd import Intervals
+from mfm.data.records import BoolArray, FloatArray, IntArray
+
+Reduction = Literal["mean", "max", "last", "weighted"]
+_LARGEST = float(np.finfo(np.float32).max)  # what a store can hold
+
+
+class Pairs(NamedTuple):
+    """Pairs (outer, inner) of two lists of intervals, by outer, then by the inner one's start, end and position.
+
+    Attributes:
+        outer: (P,) indices into the first list.
+        inner: (P,) indices into the second.
+        shared: (P,) seconds that both cover.
+    """
+
+    outer: IntArray
+    inner: IntArray
+    shared: NDArray[np.float64]
+
+
+def by_start(intervals: Intervals) -> IntArray:
+    """Order of intervals by start, then end, then position in the list."""
+    return np.lexsort((intervals[:, 1], intervals[:, 0]))
+
+
+def overlapping(outer: Intervals, inner: Intervals, minimum: float) -> Pairs:
+    """All pairs that share more than `minimum` >= 0 seconds.
+
+    Of two intervals that share anything, either the second starts within the first, or the first starts within the
+    second, and later. Each case is one contiguous range of the sorted starts.
+
+    >>> pairs = overlapping(np.array([[0.0, 2.0]]), np.array([[1.5, 9.0], [2.0, 3.0], [0.0, 0.5]]), 1e-5)
+    >>> pairs.inner.tolist(), pairs.shared.tolist()
+    ([2, 0], [0.5, 0.5])
+    """
+    outer_order, inner_order = by_start(outer), by_start(inner)
+    a, b = outer[outer_order], inner[inner_order]
+    i_first, j_first = _expand(np.searchsorted(b[:, 0], a[:, 0], "left"), np.searchsorted(b[:, 0], a[:, 1], "left"))
+    j_later, i_later = _expand(np.searchsorted(a[:, 0], b[:, 0], "right"), np.searchsorted(a[:, 0], b[:, 1], "left"))
+    i, j = np.concatenate([i_first, i_later]), np.concatenate([j_first, j_later])
+    shared = np.minimum(a[i, 1], b[j, 1]) - np.maximum(a[i, 0], b[j, 0])
+    enough = shared > minimum
+    return _ordered(outer_order[i[enough]], j[enough], inner_order, shared[enough])
+
+
+def holding_midpoints(outer: Intervals, inner: Intervals) -> Pairs:
+    """All pairs in which the inner interval's midpoint lies in [start, end) of the outer one."""
+    middle = inner.mean(axis=1)
+    order = np.argsort(middle, kind="stable")
+    starts, ends = (np.searchsorted(middle[order], outer[:, column], "left") for column in (0, 1))
+    i, j = _expand(starts, ends)
+    return _with_shared(outer, inner, i, order[j])
+
+
+def containing(outer: Intervals, inner: Intervals) -> Pairs:
+    """All pairs in which the inner interval lies in the outer one, ends included."""
+    order = by_start(inner)
+    starts = inner[order, 0]
+    i, j = _expand(np.searchsorted(starts, outer[:, 0], "left"), np.searchsorted(starts, outer[:, 1], "right"))
+    within = inner[order[j], 1] <= outer[i, 1]
+    return _with_shared(outer, inner, i[within], order[j[within]])
+
+
+def _with_shared(outer: Intervals, inner: Intervals, i: IntArray, j: IntArray) -> Pairs:
+    order = by_start(inner)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    shared = np.minimum(outer[i, 1], inner[j, 1]) - np.maximum(outer[i, 0], inner[j, 0])
+    return _ordered(i, rank[j], order, shared)
+
+
+def _ordered(i: IntArray, rank: IntArray, inner_order: IntArray, shared: NDArray[np.float64]) -> Pairs:
+    order = np.lexsort((rank, i))
+    return Pairs(i[order], inner_order[rank[order]], shared[order])
+
+
+def _expand(first: IntArray, after: IntArray) -> tuple[IntArray, IntArray]:
+    """Ranges [first[k], after[k]) as pairs (k, position).
+
+    >>> [part.tolist() for part in _expand(np.array([0, 3, 2]), np.array([2, 3, 1]))]
+    [[0, 0], [0, 1]]
+    """
+    counts = np.maximum(after - first, 0)
+    which = np.repeat(np.arange(len(counts)), counts)
+    offset = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return which, first[which] + offset
+
+
+def storable(values: NDArray[Any]) -> BoolArray:
+    """Values that are finite and fit float32."""
+    return np.asarray(np.abs(values) <= _LARGEST)  # NaN compares False
+
+
+def reduce_frames(
+    values: NDArray[np.floating[Any]], pairs: Pairs, count: int, how: Reduction
+) -> tuple[FloatArray, BoolArray]:
+    """Reduce the frames of each word to one vector, per dimension over the finite values only.
+
+    Args:
+        values: (n, D) frames.
+        pairs: (word, frame) pairs, sorted by word.
+        count: Number of words, W.
+        how: `mean`; `max`; `last`, of the frame that starts last; `weighted`, the mean weighted by shared seconds.
+
+    Returns:
+        (W, D) float32, 0 where a word has no finite value, and (W,) whether it has any.
+    """
+    result = np.zeros((count, values.shape[1]), dtype=np.float32)
+    observed = np.zeros(count, dtype=np.bool_)
+    if not len(pairs.outer):
+        return result, observed
+    words, first = np.unique(pairs.outer, return_index=True)
+    taken = values[pairs.inner].astype(np.float64)
+    finite = storable(taken)
+    there = np.logical_or.reduceat(finite, first, axis=0)
+    if how == "max":
+        reduced = np.maximum.reduceat(np.where(finite, taken, -np.inf), first, axis=0)
+    elif how == "last":
+        position = np.maximum.reduceat(np.where(finite, np.arange(len(taken))[:, None], 0), first, axis=0)
+        reduced = np.take_along_axis(taken, position, axis=0)
+    else:
+        weight = finite * (pairs.shared[:, None] if how == "weighted" else 1.0)
+        total = np.add.reduceat(np.where(finite, taken, 0.0) * weight, first, axis=0)
+        reduced = total / np.where(there, np.add.reduceat(weight, first, axis=0), 1.0)
+    result[words] = np.where(there, reduced, 0.0)
+    observed[words] = there.any(axis=1)
+    return result, observed

@@ -1,0 +1,208 @@
+"""What happened to every frame, word and segment: used, or dropped and why."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Fate(IntEnum):
+    """What became of a frame, word or segment. Each has one: where several apply, the first of this list."""
+
+    USED = 0
+    NOT_IN_LABELS = 1  # the video is not in the label file
+    NOT_IN_PIVOT = 2  # ... not in the file of words
+    NOT_IN_FOLDS = 3  # ... in no split
+    LACKS_FEATURE = 4  # ... not in every feature file, and all were required
+    INVALID_INTERVAL = 5  # not finite, or the end before the start
+    DUPLICATE = 6  # same interval and content as an earlier one
+    NONFINITE = 7  # no finite value
+    PAUSE = 8  # a pause token
+    TRUNCATED = 9  # only in words beyond the maximum length of a segment
+    NO_OVERLAP = 10  # inside a segment, in no word of it
+    OUTSIDE_SEGMENTS = 11
+    NO_WORDS = 12  # a segment without words
+    NO_FRAMES = 13  # a segment in which no modality has a frame
+
+    @property
+    def label(self) -> str:
+        """Name in the report."""
+        return self.name.lower()
+
+
+Fates = NDArray[np.int8]
+
+
+@dataclass
+class Tally:
+    """How many there were, were used, and were dropped for each reason; adds up by construction.
+
+    >>> tally = Tally.of(np.array([0, 0, 8], dtype=np.int8)) + Tally.all_of(Fate.NOT_IN_FOLDS, 4)
+    >>> tally.seen, tally.used, tally.dropped
+    (7, 2, {'pause': 1, 'not_in_folds': 4})
+    """
+
+    seen: int = 0
+    used: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, fates: Fates) -> Tally:
+        """Count fates, one of each item."""
+        counts = np.bincount(fates, minlength=len(Fate))
+        dropped = {fate.label: int(counts[fate]) for fate in Fate if fate is not Fate.USED and counts[fate]}
+        return cls(len(fates), int(counts[Fate.USED]), dropped)
+
+    @classmethod
+    def all_of(cls, fate: Fate, count: int) -> Tally:
+        """The same fate for `count` items."""
+        return cls.of(np.full(count, fate, dtype=np.int8))
+
+    def __add__(self, other: Tally) -> Tally:
+        dropped = dict(self.dropped)
+        for reason, count in other.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+        return Tally(self.seen + other.seen, self.used + other.used, dropped)
+
+
+@dataclass(frozen=True)
+class SegmentReport:
+    """A segment that became a sample.
+
+    Attributes:
+        id: `video$_$k`, k counted from 0 in the order of the label file.
+        steps: Its words, after truncation.
+        truncated: Words beyond the maximum length.
+        coverage: Modality -> share of the steps that have a frame, in [0, 1].
+    """
+
+    id: str
+    steps: int
+    truncated: int
+    coverage: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class VideoReport:
+    """One video.
+
+    Attributes:
+        video: Its name.
+        split: Where its segments went; None when it was skipped.
+        skipped: Why the whole video was left out; None when it was not.
+        absent: Modalities whose file lacks it.
+        words: Words of the pivot.
+        features: Modality -> its frames.
+        segments: Labelled segments.
+        samples: Segments that became samples.
+        dropped_segments: Id -> why it did not.
+        invalid_intervals: (source, row, start, end) of intervals that are not finite or end before they start; the
+            source is `pivot`, `labels` or a modality.
+        nonfinite_values: Modality -> values in used frames that were left out of the reductions.
+    """
+
+    video: str
+    split: str | None
+    skipped: str | None
+    absent: Sequence[str]
+    words: Tally
+    features: Mapping[str, Tally]
+    segments: Tally
+    samples: Sequence[SegmentReport] = ()
+    dropped_segments: Mapping[str, str] = field(default_factory=dict)
+    invalid_intervals: Sequence[tuple[str, int, float, float]] = ()
+    nonfinite_values: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Totals:
+    """Sums over videos, and what concerns more than one of them.
+
+    Attributes:
+        videos: Split or reason of skipping -> videos.
+        samples: Split -> samples.
+        steps: Split -> steps of its samples.
+        observed: Modality -> steps with a frame, over all samples.
+        absent: Modality -> samples without any frame of it.
+        words, segments, features: See `VideoReport`.
+        truncated_segments: Samples beyond the maximum length.
+        invalid_intervals: Intervals that are not finite or end before they start.
+    """
+
+    videos: dict[str, int] = field(default_factory=dict)
+    samples: dict[str, int] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
+    observed: dict[str, int] = field(default_factory=dict)
+    absent: dict[str, int] = field(default_factory=dict)
+    words: Tally = field(default_factory=Tally)
+    segments: Tally = field(default_factory=Tally)
+    features: dict[str, Tally] = field(default_factory=dict)
+    truncated_segments: int = 0
+    invalid_intervals: int = 0
+
+    def add(self, report: VideoReport) -> None:
+        """Add a video."""
+        place = report.split or report.skipped or "skipped"
+        _count(self.videos, place, 1)
+        self.words += report.words
+        self.segments += report.segments
+        for name, tally in report.features.items():
+            self.features[name] = self.features.get(name, Tally()) + tally
+        self.invalid_intervals += len(report.invalid_intervals)
+        for sample in report.samples:
+            _count(self.samples, place, 1)
+            _count(self.steps, place, sample.steps)
+            self.truncated_segments += sample.truncated > 0
+            for name, share in sample.coverage.items():
+                _count(self.observed, name, round(share * sample.steps))
+                _count(self.absent, name, int(share == 0))
+
+
+def _count(counts: dict[str, int], key: str, number: int) -> None:
+    counts[key] = counts.get(key, 0) + number
+
+
+class ReportWriter:
+    """Writes `report.json` video by video, so that no more than one is held; one line for each.
+
+    Args:
+        file: Opened for writing text.
+    """
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._file.write('{\n"videos": {')
+        self._separator = "\n"
+
+    def add(self, report: VideoReport) -> None:
+        """Write a video."""
+        self._file.write(f"{self._separator}{json.dumps(report.video)}: {_json(asdict(report))}")
+        self._separator = ",\n"
+
+    def close(self, parts: Iterable[tuple[str, Any]]) -> None:
+        """Write the named parts that concern all videos, and finish."""
+        self._file.write("\n}")
+        for name, part in parts:
+            self._file.write(f",\n{json.dumps(name)}: {_json(part)}")
+        self._file.write("\n}\n")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(_plain(value), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    """Spell out what JSON lacks: NaN and infinities, as text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return value

@@ -10,10 +10,9 @@ import contextlib
 import os
 import pickle
 import shutil
-import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import Any
 
 import h5py
 import numpy as np
@@ -21,10 +20,10 @@ from numpy.typing import NDArray
 
 from mfm.corpora import Corpus, get_corpus
 from mfm.data.records import SPLITS
+from mfm.data.streamed_pickle import StreamedArray, StreamingPickler
 from mfm.data.synthetic_world import SyntheticCorpus, SyntheticSplit, default_dims, synthetic_corpus
 from mfm.errors import ConfigurationError, DataFormatError
 
-_RECONSTRUCT = np.zeros(0).__reduce__()[0]
 _UNALIGNED = {
     "mosi": {"text": 50, "audio": 375, "vision": 500},
     "mosei": {"text": 50, "audio": 500, "vision": 500},
@@ -125,7 +124,7 @@ def write_mmsa(
     count = _Counter(values, progress)
     content = {name: _mmsa_split(world, name, labelled, count) for name in SPLITS}
     with _replacing(Path(path)) as temporary, temporary.open("wb") as file:
-        _StreamingPickler(file).dump(content)
+        StreamingPickler(file).dump(content)
     return Path(path)
 
 
@@ -138,7 +137,7 @@ def _mmsa_split(world: SyntheticCorpus, name: str, labelled: bool, count: _Count
     content: dict[str, Any] = {"raw_text": np.array(split.raw_text, dtype=object)}
     for modality in world.dims:
         dtype = np.float64 if world.defects and modality == "audio" else np.float32
-        content[modality] = _StreamedArray(world, name, modality, dtype, count)
+        content[modality] = _streamed(world, name, modality, dtype, count)
         # an empty list would say neither T nor D
         if world.defects and modality == "vision" and name == "valid" and len(split):
             content[modality] = list(world.array(name, modality, pre=world.aligned))
@@ -183,56 +182,17 @@ class _Counter:
             self._progress(self._done, self._total)
 
 
-class _StreamedArray:
-    """Pickles as an ordinary numpy array whose bytes are generated while they are written."""
+def _streamed(
+    world: SyntheticCorpus, split: str, modality: str, dtype: type[np.floating[Any]], count: _Counter
+) -> StreamedArray:
+    """One modality of a split, generated while it is written."""
 
-    def __init__(
-        self, world: SyntheticCorpus, split: str, modality: str, dtype: type[np.floating[Any]], count: _Counter
-    ) -> None:
-        self._blocks = (world, split, modality)
-        self.dtype = np.dtype(dtype)
-        self.shape = (len(world.splits[split]), world.steps[modality], world.dims[modality])
-        self._count = count
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        size = int(np.prod(self.shape)) * self.dtype.itemsize
-        state = (1, self.shape, self.dtype, False, _StreamedBytes(size, self._chunks()))
-        return _RECONSTRUCT, (np.ndarray, (0,), b"b"), state
-
-    def _chunks(self) -> Iterator[memoryview]:
-        world, split, modality = self._blocks
+    def blocks() -> Iterator[NDArray[Any]]:
         for block in world.padded(split, modality, pre=world.aligned):
-            self._count.add(block.size)
-            yield np.ascontiguousarray(block, dtype=self.dtype).data.cast("B")
+            count.add(block.size)
+            yield block
 
-
-class _StreamedBytes:
-    """Bytes of a known size that are not there yet."""
-
-    def __init__(self, size: int, chunks: Iterable[memoryview]) -> None:
-        self.size, self.chunks = size, chunks
-
-
-class _StreamingPickler(pickle._Pickler):
-    """The standard library's pickler (protocol 4) that can write bytes it never holds."""
-
-    dispatch: ClassVar[dict[type, Callable[..., None]]] = dict(pickle._Pickler.dispatch)
-
-    def __init__(self, file: BinaryIO) -> None:
-        super().__init__(file, protocol=4)
-        self._raw = file
-
-    def _save_streamed(self, obj: _StreamedBytes) -> None:
-        # outside of a frame, as the standard library writes large bytes itself
-        self._write_large_bytes(pickle.BINBYTES8 + struct.pack("<Q", obj.size), b"")  # type: ignore[attr-defined]
-        written = 0
-        for chunk in obj.chunks:
-            self._raw.write(chunk)
-            written += len(chunk)
-        if written != obj.size:
-            raise RuntimeError(f"{written} bytes were generated where {obj.size} were announced")
-
-    dispatch[_StreamedBytes] = _save_streamed
+    return StreamedArray((len(world.splits[split]), world.steps[modality], world.dims[modality]), dtype, blocks)
 
 
 # ---------------------------------------------------------------------------------------------------------- MulT

@@ -16,6 +16,10 @@ from mfm.corpora import Corpus
 from mfm.files import whole_file
 
 TRAIN, VALID, TRUTH = "#4477aa", "#ee6677", "#666666"  # colour-blind safe (Paul Tol's "bright")
+_PARTS = (TRAIN, VALID, "#228833", "#ccbb44", "#66ccee", "#aa3377", "#777777")
+_SURROGATE = "surrogate/"
+_BETTER = {"min": "lower", "max": "higher"}
+_MARKERS = (".", "s", "^", "D")  # with the colours, more than a corpus has parts
 
 
 def save_figure(figure: Figure, path: str | Path) -> None:
@@ -25,46 +29,57 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 
 
 def training_curves(rows: Sequence[Mapping[str, float]], monitor: str, mode: str) -> Figure:
-    """Loss, its parts and the monitored validation metric over epochs.
+    """Loss, the monitored validation metric and the parts of the loss over epochs.
 
     Args:
         rows: Logged values, each with `epoch`; names as `train/loss`, `val/mae`.
         monitor: The metric that selects the model, marked at its best epoch.
         mode: `min` or `max` of that metric.
     """
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
-    loss, parts, metric = figure.subplots(1, 3)
-    for stage, colour in (("train", TRAIN), ("val", VALID)):
-        _curve(loss, rows, f"{stage}/loss", colour, stage)
-    loss.set(title="loss", xlabel="epoch")
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    loss, metric, parts = figure.subplots(1, 3)
+    for stage, colour, label in (("train", TRAIN, "training"), ("val", VALID, "validation")):
+        _curve(loss, rows, f"{stage}/loss", label, color=colour)
+    loss.set(title="loss", ylabel="weighted sum of the parts")
     loss.legend(frameon=False)
-    names = sorted({key for row in rows for key in row if key.startswith("train/")} - {"train/loss"})
-    for name in names:
-        _curve(parts, rows, name, None, name.removeprefix("train/"))
-    parts.set(title="parts of the training loss (unweighted)", xlabel="epoch")
-    if names:
-        parts.set_yscale("log")
-        # below the axes: a surrogate doubles the number of parts, and no corner of the panel would be free
-        parts.legend(frameon=False, fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.22))
-    _curve(metric, rows, monitor, VALID, monitor)
+    name = monitor.partition("/")[2] or monitor
+    _curve(metric, rows, monitor, "validation", color=VALID)
     points = [(row["epoch"], row[monitor]) for row in rows if monitor in row and np.isfinite(row[monitor])]
     if points:
         best = (min if mode == "min" else max)(points, key=lambda point: point[1])
-        metric.plot(*best, "o", color="black", label=f"best: {best[1]:.3f}, epoch {int(best[0])}")
+        metric.plot(*best, "o", color="black", label=f"kept: {best[1]:.3f}, epoch {int(best[0])}")
         metric.legend(frameon=False)
-    metric.set(title=monitor, xlabel="epoch")
-    for axes in (loss, parts, metric):
+    metric.set(title=f"{monitor}, which selects the model", ylabel=f"{name} ({_BETTER[mode]} is better)")
+    _parts(parts, rows)
+    for axes in (loss, metric, parts):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _tidy(loss, parts, metric)
+        axes.set_xlabel("epoch")
+    _tidy(loss, metric, parts)
     return figure
 
 
-def _curve(axes: Axes, rows: Sequence[Mapping[str, float]], key: str, colour: str | None, label: str) -> None:
+def _parts(axes: Axes, rows: Sequence[Mapping[str, float]]) -> None:
+    """Parts of the training loss; a surrogate's are dashed, in the colour of the model's part they correspond to."""
+    names = sorted({key.removeprefix("train/") for row in rows for key in row if key.startswith("train/")} - {"loss"})
+    kinds = list(dict.fromkeys(name.removeprefix(_SURROGATE) for name in names))
+    for name in names:
+        kind = kinds.index(name.removeprefix(_SURROGATE))
+        style = {"color": _PARTS[kind % len(_PARTS)], "linestyle": "--" if name.startswith(_SURROGATE) else "-"}
+        _curve(axes, rows, f"train/{name}", name, marker=_MARKERS[kind // len(_PARTS) % len(_MARKERS)], **style)
+    axes.set(title="parts of the training loss", ylabel="unweighted, logarithmic")
+    if names:
+        axes.set_yscale("log")
+        # beside the axes: a surrogate doubles the number of parts, and no corner of the panel would be free
+        axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
+
+
+def _curve(
+    axes: Axes, rows: Sequence[Mapping[str, float]], key: str, label: str, marker: str = ".", **style: Any
+) -> None:
     points = [(row["epoch"], row[key]) for row in rows if key in row and "epoch" in row]
     if points:
         epochs, values = zip(*points, strict=True)
-        marker = "." if len(points) < 40 else None
-        axes.plot(epochs, values, color=colour, label=label, marker=marker)
+        axes.plot(epochs, values, label=label, marker=marker if len(points) < 40 else None, markersize=5, **style)
 
 
 def predicted_against_true(corpus: Corpus, prediction: Tensor, target: Tensor, mask: Tensor, title: str) -> Figure:
@@ -113,6 +128,7 @@ def _scatter(axes: Axes, corpus: Corpus, prediction: Any, target: Any) -> None:
     correlation = float(np.corrcoef(prediction, target)[0, 1]) if varied else float("nan")
     axes.set(xlim=limits, ylim=limits, xlabel="label", ylabel="prediction", aspect="equal")
     axes.text(0.03, 0.97, f"MAE {error:.3f}\nr {correlation:.3f}\nn {len(target)}", va="top", transform=axes.transAxes)
+    axes.legend(frameon=False, fontsize=8, loc="lower right")
     _tidy(axes)
 
 

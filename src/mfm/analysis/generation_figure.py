@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from mfm.analysis.figures import TRAIN, TRUTH, VALID
@@ -34,11 +36,13 @@ def generation_figure(
     shown: Sequence[Shown],
     title: str,
     target: int = 0,
+    *,
+    style: Tensor | None = None,
 ) -> Figure:
     """Draw what readers say of generated samples, and some of these as heat maps, one column a modality.
 
     A heat map has a row for each feature (the 32 that differ most among those shown, in one order for all) and a column
-    for each step.
+    for each step; all maps of one line belong to one sample, named at its left.
 
     Args:
         corpus: Task and target names.
@@ -49,43 +53,63 @@ def generation_figure(
         shown: The samples.
         title: Title of the figure.
         target: Which target is drawn.
+        style: Labels of the samples that gave the Z_ai, same shape as `intended`; drawn for a single exchange.
     """
     names = sorted(shown[0].features) if shown else []
     panels = bool(readings)
     columns = len(names) + panels
-    figure = Figure(figsize=(max(5.0, 3.5 * columns), max(3.4, 1.9 * len(shown) + 0.6)), layout="constrained")
+    figure = Figure(figsize=(max(5.0, 3.5 * columns), max(3.6, 1.9 * len(shown) + 0.6)), layout="constrained")
     figure.suptitle(title)
     grid = figure.add_gridspec(max(1, len(shown)), max(1, columns), width_ratios=[1.25] * panels + [1] * len(names))
     if panels:
         axes = figure.add_subplot(grid[:, 0])
         if corpus.task == "regression":
-            said = {name: read[:, target].numpy() for name, read in readings.items()}
-            _scatter(axes, corpus.targets[target], said, intended[:, target].numpy(), known[:, target].numpy())
+            name, label, there = corpus.targets[target], intended[:, target].numpy(), known[:, target].numpy()
+            said = {reader: read[:, target].numpy() for reader, read in readings.items()}
+            if style is not None and len(label) == 1:
+                ends = {"content": float(label[0]) if there[0] else np.nan, "style": float(style[0, target])}
+                _one(axes, name, {reader: float(read[0]) for reader, read in said.items()}, ends)
+            else:
+                _scatter(axes, name, said, label, there)
         else:
             _bars(axes, {name: scores[name]["acc"] for name in readings})
-    for column, name in enumerate(names, start=int(panels)):
+    heat = []
+    for column, name in enumerate(names):
         order = _most_different([one.features[name] for one in shown])
-        heat = []
         for row, one in enumerate(shown):
-            axes = figure.add_subplot(grid[row, column])
-            values = one.features[name]
-            axes.set_title(f"{name}: {one.title}", fontsize=7)
-            axes.set_yticks([])
-            if not len(values):
-                axes.set_xticks([])
-                axes.text(0.5, 0.5, "absent", ha="center", va="center", transform=axes.transAxes, color=TRUTH)
-                continue
-            heat.append(
-                axes.imshow(
-                    values[:, order].T, aspect="auto", cmap="RdBu_r", vmin=-_LIMIT, vmax=_LIMIT, interpolation="nearest"
+            axes = figure.add_subplot(grid[row, column + panels])
+            image = _heat_map(axes, one.features[name][:, order])
+            heat += [] if image is None else [image]
+            if row == 0:
+                dims = one.features[name].shape[1]
+                axes.set_title(
+                    f"{name}: {dims} features" if len(order) == dims else f"{name}: {len(order)} of {dims} features"
                 )
-            )
-            axes.tick_params(labelsize=7)
             if row == len(shown) - 1:
-                axes.set_xlabel("step", fontsize=8)
-        if heat and column == columns - 1:
-            figure.colorbar(heat[0], ax=figure.axes[-len(shown) :], label="deviations", shrink=0.8)
+                axes.set_xlabel("step")
+            if column == 0:
+                axes.set_ylabel(one.title, fontsize=9)
+    if heat:
+        figure.colorbar(
+            heat[0],
+            ax=figure.axes[int(panels) :],
+            label="training deviations from the training mean",
+            shrink=0.8,
+            extend="both",
+        )
     return figure
+
+
+def _heat_map(axes: Axes, values: FloatArray) -> AxesImage | None:
+    """A row for each feature, a column for each step; nothing for an absent modality."""
+    axes.set_yticks([])
+    axes.tick_params(labelsize=8)
+    if not len(values):
+        axes.set_xticks([])
+        axes.text(0.5, 0.5, "absent", ha="center", va="center", transform=axes.transAxes, color=TRUTH)
+        return None
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    return axes.imshow(values.T, aspect="auto", cmap="RdBu_r", vmin=-_LIMIT, vmax=_LIMIT, interpolation="nearest")
 
 
 def _most_different(sequences: Sequence[FloatArray]) -> IntArray:
@@ -101,11 +125,27 @@ def _scatter(
 ) -> None:
     if known.any():
         ends = (float(intended[known].min()), float(intended[known].max()))
-        axes.plot(ends, ends, color=TRUTH, linewidth=1, linestyle="--", label="as intended")
+        axes.plot(ends, ends, color=TRUTH, linewidth=1, linestyle="--", label="read = intended")
     for (name, read), colour in zip(readings.items(), (TRAIN, VALID), strict=False):
         axes.scatter(intended[known], read[known], s=12, alpha=0.6, color=colour, linewidths=0, label=name)
-    axes.set(xlabel=f"intended {target}", ylabel="read from what was generated")
+    axes.set(xlabel=f"intended {target}", ylabel=f"{target} read from what was generated")
     axes.legend(frameon=False, fontsize=8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+
+
+def _one(axes: Axes, target: str, said: Mapping[str, float], labels: Mapping[str, float]) -> None:
+    """What each reader says of a single sample, between the labels of the two it was made from."""
+    for (name, label), line in zip(labels.items(), ("--", ":"), strict=True):
+        if np.isfinite(label):
+            axes.axhline(label, color=TRUTH, linestyle=line, label=f"label of {name}: {label:+.1f}")
+    for place, (read, colour) in enumerate(zip(said.values(), (TRAIN, VALID), strict=False)):
+        axes.plot(place, read, "o", color=colour, markersize=9)
+        axes.annotate(f"{read:+.2f}", (place, read), xytext=(9, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_xticks(range(len(said)), list(said))
+    axes.margins(0.15)
+    axes.set(xlim=(-0.5, len(said) - 0.5), xlabel="reader", ylabel=f"{target} read from what was generated")
+    axes.legend(fontsize=8, framealpha=0.85, edgecolor="none")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25)
 

@@ -16,7 +16,7 @@ from mfm.data.readers.parts import (
     build_split,
     complete_modalities,
     find_modalities,
-    given_lengths,
+    given_span,
     label_array,
     named_splits,
     numeric,
@@ -35,6 +35,8 @@ _OTHER = _KEYS | {"id"}
 
 def is_mmsa(split: Mapping[Any, Any]) -> bool:
     """Whether a split holds anything that MMSA's files have and MulT's have not."""
+    if "labels" in split:  # MulT's name; its files may give lengths too
+        return any(key in _KEYS for key in split)
     return any(key in _KEYS or str(key).endswith("_lengths") for key in split)
 
 
@@ -84,9 +86,9 @@ def _given(split: Mapping[str, Any], rows: Mapping[str, PaddedRows], where: str,
     """Lengths of modalities from `<modality>_lengths`, and of text from the attention mask."""
     given = {}
     for name, found in rows.items():
-        value = split.get(f"{name}_lengths")
-        if value is not None:
-            given[name] = Given(given_lengths(value, len(found), found.shape[1], f"{where}/{name}_lengths"))
+        span = given_span(split, name, found, where)
+        if span is not None:
+            given[name] = span
             notes.append(f"{name}: lengths are given in the file")
     mask = split.get("text_bert")
     if mask is None or "text" not in rows or "text" in given:

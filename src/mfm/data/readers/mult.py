@@ -17,6 +17,7 @@ from mfm.data.readers.parts import (
     build_split,
     complete_modalities,
     find_modalities,
+    given_span,
     label_array,
     named_splits,
     number_repeats,
@@ -25,14 +26,15 @@ from mfm.data.readers.parts import (
     sample_ids,
 )
 from mfm.data.records import CorpusData
-from mfm.data.spans import SplitSpans
+from mfm.data.spans import Given, SplitSpans
 
 
 def read_mult(tree: Any, path: Path, modalities: Sequence[str] | None = None) -> CorpusData:
     """Turn MulT's dictionary into records; arrays stay views of the file.
 
     `id` names a video and the start and end of the segment in it, which some files leave empty; such names
-    repeat and are numbered: `video#0`, `video#1`, ...
+    repeat and are numbered: `video#0`, `video#1`, ...  Lengths are found from the padding, unless the file gives
+    `<modality>_lengths`, as those that `mfm data export` writes do.
 
     Args:
         tree: What the pickle holds.
@@ -50,7 +52,8 @@ def read_mult(tree: Any, path: Path, modalities: Sequence[str] | None = None) ->
     }
     complete, left_out = complete_modalities(rows, modalities, str(path))
     rows = {name: {key: found[key] for key in complete} for name, found in rows.items()}
-    aligned = all(same_steps(found, {}) for found in rows.values())
+    given = {name: _given(split, rows[name], f"{path}: {name}") for name, split in splits.items()}
+    aligned = all(same_steps(rows[name], given[name]) for name in splits)
     used = list(modalities) if modalities is not None else complete
     ids = _ids(splits, rows, path, notes)
     records = {}
@@ -59,8 +62,13 @@ def read_mult(tree: Any, path: Path, modalities: Sequence[str] | None = None) ->
         labels = {}
         if split.get("labels") is not None:
             labels["labels"] = label_array(split["labels"], samples, f"{path}: {name}/labels")
-        records[name] = build_split(rows[name], used, SplitSpans(rows[name], {}, aligned), ids[name], labels)
+        records[name] = build_split(rows[name], used, SplitSpans(rows[name], given[name], aligned), ids[name], labels)
     return CorpusData(str(path), "mult", records, aligned, tuple(notes + left_out))
+
+
+def _given(split: Mapping[str, Any], rows: Mapping[str, PaddedRows], where: str) -> dict[str, Given]:
+    found = {name: given_span(split, name, one, where) for name, one in rows.items()}
+    return {name: span for name, span in found.items() if span is not None}
 
 
 def _ids(

@@ -232,6 +232,21 @@ def given_lengths(value: Any, samples: int, steps: int, where: str) -> IntArray:
     return lengths.astype(np.int64)
 
 
+def given_span(split: Mapping[str, Any], name: str, rows: PaddedRows, where: str) -> Given | None:
+    """What `<modality>_lengths`, and `<modality>_starts` beside them, say of a modality; None where they are absent.
+
+    Raises:
+        DataFormatError: Not N whole numbers that fit into T.
+    """
+    value, starts = split.get(f"{name}_lengths"), split.get(f"{name}_starts")
+    if value is None:
+        return None
+    lengths = given_lengths(value, len(rows), rows.shape[1], f"{where}/{name}_lengths")
+    if starts is None:
+        return Given(lengths)
+    return Given(lengths, given_lengths(starts, len(rows), rows.shape[1], f"{where}/{name}_starts"))
+
+
 def named_splits(tree: Any, where: str) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The splits of a pickled dictionary under their usual names, and notes on renamed ones.
 

@@ -29,6 +29,7 @@ Understand
 Data
   data inspect   what a file is, and what is wrong with it
   data convert   to the project's HDF5 store
+  data align     computational sequences (.csd) to a store of words
   data verify    check a store
   data generate  a synthetic corpus in the structure of a published one
 

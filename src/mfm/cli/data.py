@@ -1,4 +1,4 @@
-"""`mfm data`: look at a file, convert it, check a store, generate a corpus."""
+"""`mfm data`: look at a file, convert it, align sequences, check a store, generate a corpus."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from mfm.cli.align import DESCRIPTION as ALIGN
+from mfm.cli.align import EXAMPLES as ALIGN_EXAMPLES
+from mfm.cli.align import add_options as align_options
+from mfm.cli.align import run as align
 from mfm.corpora import CORPORA, get_corpus
 from mfm.errors import ConfigurationError, DataFormatError
 
@@ -20,7 +24,7 @@ Look at the files that features of multimodal corpora come in, and turn them int
   MMSA pickles       CMU-MOSI, CMU-MOSEI, CH-SIMS (aligned_50.pkl, unaligned_50.pkl, unaligned_39.pkl, ...)
   MulT/MultiBench    the same and IEMOCAP, UR-FUNNY, MUStARD; written by Python 2 or 3
   MFN folders        ICT-MMMO, YouTube, POM, MOUD (audio_train.h5, y_train.h5, ...)
-  stores             what `mfm data convert` writes
+  stores             what `mfm data convert` and `mfm data align` write
 
 Pickles are interpreted, never run: a file that asks for anything but numpy arrays and Python's containers
 is refused, and the refusal names what it asked for.
@@ -121,6 +125,8 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--output", required=True, metavar="X.h5", help="store to write")
     convert.add_argument("--overwrite", action="store_true", help="replace an existing file")
     _add_modalities(convert)
+
+    align_options(add("align", align, "computational sequences (.csd) to a store", ALIGN, ALIGN_EXAMPLES))
 
     verify = add("verify", _verify, "check a store", _VERIFY, "")
     verify.add_argument("path", metavar="X.h5", help="store that `mfm data convert` wrote")

@@ -60,7 +60,7 @@ def shared(one, two):
 
 
 def first_fates(items, rule):
-    found, seen = [], []
+    found, seen = [], set()
     for item in items:
         if not valid(item):
             found.append("invalid_interval")
@@ -68,7 +68,7 @@ def first_fates(items, rule):
             found.append("duplicate")
         else:
             found.append(rule(item))
-        seen.append(repr(item))
+        seen.add(repr(item))
     return found
 
 

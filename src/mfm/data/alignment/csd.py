@@ -123,7 +123,7 @@ class ComputationalSequence:
         for key, (_, features) in zip(self.videos[video], parts, strict=True):
             if features.dtype.kind not in "fiub":
                 raise DataFormatError(f"{self.path}: {key!r} holds text where numbers are needed; give a feature file")
-            values.append(features.astype(features.dtype if features.dtype in ("f4", "f8") else np.float64))
+            values.append(features.astype(np.float32 if features.dtype in ("<f4", ">f4") else np.float64))
         widths = {part.shape[1] for part in values if len(part)}
         if len(widths) > 1 or 0 in widths:
             raise DataFormatError(

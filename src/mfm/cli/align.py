@@ -1,0 +1,200 @@
+"""`mfm data align`: from computational sequences to an aligned store, with a report of every decision."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+from mfm.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from mfm.data.alignment.corpus import Outcome
+    from mfm.data.alignment.report import Tally
+
+DESCRIPTION = """\
+Align computational sequences of the CMU-Multimodal-SDK (.csd) to words, and write a store whose samples are the
+labelled segments and whose steps are their words. Every frame, word and segment is counted in the report as used,
+or as dropped for one reason. Structure decides, metadata never does: intervals may be unsorted, overlap or be empty,
+and videos may be in one file and not in another.
+"""
+EXAMPLES = """\
+examples:
+  mfm data align --pivot words.csd --feature text=glove.csd --feature audio=covarep.csd --feature vision=facet.csd \\
+      --labels labels.csd --folds mosi.json --output mosi.h5
+  mfm data align --pivot words.csd --feature text=glove.csd --labels labels.csd --output mosi.h5 --require-all
+  mfm fit --config mosi.yaml --data.path mosi.h5
+
+a frame belongs to a word when they share more than --min-overlap seconds; where none does, the step is a zero vector
+marked as unobserved, and where no step of a segment has one, the modality is absent there. Samples are named
+VIDEO$_$K, K counted from 0 in the order of the label file.
+"""
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `mfm data align`."""
+    from mfm.data.alignment.align import AlignmentOptions, InvalidIntervals, Membership
+    from mfm.data.alignment.intervals import Reduction
+
+    d = AlignmentOptions()
+    add = parser.add_argument
+    add("--pivot", required=True, type=Path, metavar="F.csd", help="timestamped words; a word is a step")
+    add(
+        "--feature",
+        required=True,
+        action="append",
+        metavar="NAME=F.csd",
+        help="modality and its frames; once for each modality",
+    )
+    add("--labels", required=True, type=Path, metavar="F.csd", help="labelled segments; a segment is a sample")
+    add("--folds", type=Path, metavar="F.json", help="videos of train, valid and test; drawn by --seed without it")
+    add("--output", required=True, type=Path, metavar="X.h5", help="store to write")
+    add("--report", type=Path, metavar="R.json", help="report to write (default: X.report.json beside the store)")
+    add("--overwrite", action="store_true", help="replace existing files")
+    add(
+        "--reduce",
+        choices=get_args(Reduction),
+        default=d.reduction,
+        help="frames of a word to one vector, per dimension over finite values: mean (default), max, last (of the "
+        "frame that starts last), weighted (mean by shared seconds)",
+    )
+    add(
+        "--membership",
+        choices=get_args(Membership),
+        default=d.membership,
+        help="a word belongs to a segment when its midpoint is in [start, end) (default), when they overlap, or when "
+        "it is contained",
+    )
+    add("--min-overlap", type=float, default=d.min_overlap, metavar="S", help="in seconds (default: 1e-5)")
+    add(
+        "--pauses",
+        nargs="*",
+        default=list(d.pauses),
+        metavar="WORD",
+        help="words to drop (default: sp); none to keep all",
+    )
+    add("--max-length", type=int, metavar="N", help="keep the first N words of a segment (default: all)")
+    add(
+        "--invalid-intervals",
+        choices=get_args(InvalidIntervals),
+        default=d.invalid_intervals,
+        help="end before start, or not finite: drop and list (default), or refuse",
+    )
+    add("--require-all", action="store_true", help="leave out (and list) videos that a feature file lacks")
+    add(
+        "--fractions",
+        nargs=3,
+        type=float,
+        default=(0.7, 0.1, 0.2),
+        metavar=("TRAIN", "VALID", "TEST"),
+        help="shares of videos without --folds (default: 0.7 0.1 0.2)",
+    )
+    add("--seed", type=int, default=0, help="of the draw without --folds (default: 0)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run `mfm data align`.
+
+    Args:
+        options: Parsed options.
+
+    Returns:
+        Exit status.
+
+    Raises:
+        MFMError: A mistake of the user's; the caller prints it.
+    """
+    from mfm.data.alignment.align import AlignmentOptions
+    from mfm.data.alignment.corpus import Sources, align_corpus
+
+    report = options.report or options.output.with_name(f"{options.output.stem}.report.json")
+    sources = Sources(
+        options.pivot, _features(options.feature), options.labels, options.folds, options.fractions, options.seed
+    )
+    alignment = AlignmentOptions(
+        reduction=options.reduce,
+        membership=options.membership,
+        min_overlap=options.min_overlap,
+        pauses=tuple(options.pauses),
+        max_length=options.max_length,
+        invalid_intervals=options.invalid_intervals,
+        require_all=options.require_all,
+    )
+    command = os.environ.get("MFM_COMMAND") or shlex.join(["mfm", *sys.argv[1:]])
+    with _progress() as progress:
+        outcome = align_corpus(
+            sources,
+            options.output,
+            report,
+            alignment,
+            overwrite=options.overwrite,
+            record={"command": command},
+            progress=progress,
+        )
+    _print_summary(outcome, options.output, report)
+    return 0
+
+
+def _features(given: Sequence[str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for item in given:
+        name, equals, path = item.partition("=")
+        if not (name and equals and path):
+            raise ConfigurationError(f"--feature takes NAME=FILE, for example text=glove.csd, got {item!r}")
+        if name in found:
+            raise ConfigurationError(
+                f"--feature {name} is given twice, {found[name]} and {path}; name each modality once"
+            )
+        found[name] = Path(path)
+    return found
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A bar of videos with the time left on standard error, or nothing where that is not a terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("aligning videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("videos", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _print_summary(outcome: Outcome, store: Path, report: Path) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(soft_wrap=False)
+    if not console.is_terminal:
+        console = Console(file=console.file, width=160)
+    totals = outcome.totals
+    table = Table(box=None, padding=(0, 1), header_style="bold")
+    for heading in ("", "seen", "used", "dropped", "why"):
+        table.add_column(heading, justify="left" if heading in ("", "why") else "right")
+    rows: list[tuple[str, Tally]] = [("segments", totals.segments), ("words", totals.words)]
+    for name, tally in [*rows, *((f"frames of {name}", tally) for name, tally in totals.features.items())]:
+        why = ", ".join(f"{reason} {count:,}" for reason, count in tally.dropped.items())
+        table.add_row(escape(name), f"{tally.seen:,}", f"{tally.used:,}", f"{tally.seen - tally.used:,}", why)
+    console.print(table)
+    steps, samples = sum(totals.steps.values()), sum(totals.samples.values())
+    for name in totals.features:
+        console.print(
+            f"{escape(name)}: {totals.observed.get(name, 0) / steps:.1%} of {steps:,} steps have a frame, absent in "
+            f"{totals.absent.get(name, 0):,} of {samples:,} samples",
+            highlight=False,
+        )
+    for note in outcome.notes:
+        console.print(f"note: {escape(note)}", highlight=False)
+    counts = ", ".join(f"{name} {count}" for name, count in totals.samples.items())
+    print(f"{store}: {counts} samples, fingerprint {outcome.fingerprint}")
+    print(f"every decision: {report}")

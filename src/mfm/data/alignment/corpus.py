@@ -1,0 +1,280 @@
+"""Aligning a whole corpus: from computational sequences to a store and a report, one video at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mfm.data.alignment.align import AlignmentOptions, align_video
+from mfm.data.alignment.csd import ComputationalSequence
+from mfm.data.alignment.folds import read_folds, seeded_folds, unknown_videos
+from mfm.data.alignment.report import Fate, ReportWriter, Tally, Totals, VideoReport
+from mfm.data.store_content import split_order
+from mfm.data.store_stream import stream_store
+from mfm.errors import ConfigurationError, DataFormatError
+from mfm.files import whole_file
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Files to align.
+
+    Attributes:
+        pivot: Timestamped words.
+        features: Modality -> file of frames; at least one.
+        labels: Labelled segments.
+        folds: JSON of splits; None for a split drawn by `seed`.
+        fractions: Shares of train, valid and test of that draw.
+        seed: Of that draw.
+    """
+
+    pivot: Path
+    features: Mapping[str, Path]
+    labels: Path
+    folds: Path | None = None
+    fractions: Sequence[float] = (0.7, 0.1, 0.2)
+    seed: int = 0
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """All computational sequences by their part."""
+        return {"pivot": self.pivot, "labels": self.labels, **{f"feature {k}": v for k, v in self.features.items()}}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What `align_corpus` did.
+
+    Attributes:
+        totals: Sums over all videos.
+        fingerprint: Of the store's content.
+        notes: What a user may want to know.
+    """
+
+    totals: Totals
+    fingerprint: str
+    notes: tuple[str, ...]
+
+
+def align_corpus(
+    sources: Sources,
+    output: Path,
+    report: Path,
+    options: AlignmentOptions,
+    *,
+    overwrite: bool = False,
+    record: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Write an aligned store and the report of every decision.
+
+    Both appear under their names when they are whole. Memory: the largest video, and names, transcripts and
+    labels of all samples.
+
+    Args:
+        sources: The files.
+        output: Store to write.
+        report: JSON to write.
+        options: How to align.
+        overwrite: Replace existing files.
+        record: More for the report, such as the command.
+        progress: Called with (videos done, total).
+
+    Raises:
+        ConfigurationError: An option that cannot be used, an existing file, or a video in two splits.
+        CorpusNotFoundError: A file is not there.
+        DataFormatError: A file is not a computational sequence, is damaged, or nothing can be aligned.
+        MFMError: The disk is full or cannot be written to.
+    """
+    _check_options(sources, output, report, options, overwrite)
+    with ExitStack() as stack:
+        pivot = stack.enter_context(ComputationalSequence(sources.pivot))
+        labels = stack.enter_context(ComputationalSequence(sources.labels))
+        features = {
+            name: stack.enter_context(ComputationalSequence(sources.features[name]))
+            for name in sorted(sources.features)
+        }
+        corpus = _Corpus(sources, pivot, labels, features, options)
+        written = stack.enter_context(whole_file(report))
+        text = stack.enter_context(written.open("w", encoding="utf-8"))
+        totals, writer = Totals(), ReportWriter(text)
+        with stream_store(output, corpus.dims, corpus.dtypes, overwrite=overwrite) as store:
+            for done, (video, fate) in enumerate(corpus.fates.items()):
+                if fate is Fate.USED:
+                    for split, sample in corpus.align(video, writer, totals):
+                        store.append(split, sample)
+                else:
+                    corpus.skip(video, fate, writer, totals)
+                if progress is not None:
+                    progress(done + 1, len(corpus.fates))
+            if not totals.samples:
+                raise DataFormatError(
+                    f"no segment of {sources.labels} has a word of {sources.pivot} with a frame "
+                    f"({_counts(totals.segments.dropped)}); check that the files are of one corpus "
+                    "and their times in seconds"
+                )
+            notes = corpus.notes(totals)
+            source = " + ".join(path.name for path in sources.files.values())
+            fingerprint = store.finish(notes, {"source": source, "source_format": "csd", "source_fingerprint": None})
+            writer.close({**(record or {}), **corpus.summary(totals, notes), "fingerprint": fingerprint}.items())
+            text.flush()
+    return Outcome(totals, fingerprint, notes)
+
+
+class _Corpus:
+    """The open files, and what becomes of each video."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        pivot: ComputationalSequence,
+        labels: ComputationalSequence,
+        features: Mapping[str, ComputationalSequence],
+        options: AlignmentOptions,
+    ) -> None:
+        self._sources, self._pivot, self._labels, self._features = sources, pivot, labels, features
+        self._options = options
+        common = [video for video in pivot.videos if video in labels]
+        self._check_common(common)
+        self._folds = (
+            read_folds(sources.folds) if sources.folds else seeded_folds(common, sources.fractions, sources.seed)
+        )
+        if not any(video in self._folds for video in common):
+            raise DataFormatError(
+                f"{sources.folds} names none of the {len(common)} videos in {pivot.path} and {labels.path}; "
+                "give the folds of this corpus"
+            )
+        first = {name: file.frames(file.first()).values for name, file in features.items()}
+        self.dims = {name: values.shape[1] for name, values in first.items()}
+        self.dtypes = {name: str(values.dtype) for name, values in first.items()}
+        everywhere = sorted({video for file in (pivot, labels, *features.values()) for video in file.videos})
+        self._unknown = unknown_videos(self._folds, everywhere) if sources.folds else []
+        by_split = sorted(everywhere, key=lambda video: (self._place(video), video))
+        self.fates = {video: self._fate(video) for video in by_split}
+
+    def _check_common(self, common: Sequence[str]) -> None:
+        if not common:
+            raise DataFormatError(
+                f"{self._pivot.path} and {self._labels.path} have no video in common "
+                f"({self._pivot.first()!r} and {self._labels.first()!r} are their first); give files of one corpus"
+            )
+        for name, file in self._features.items():
+            if not any(video in file for video in common):
+                raise DataFormatError(
+                    f"{file.path} ({name}) has none of the {len(common)} videos that have words and labels; "
+                    "give the file of this corpus"
+                )
+
+    def _place(self, video: str) -> int:
+        order = split_order(set(self._folds.values()))
+        return order.index(self._folds[video]) if video in self._folds else len(order)
+
+    def _fate(self, video: str) -> Fate:
+        if video not in self._labels:
+            return Fate.NOT_IN_LABELS
+        if video not in self._pivot:
+            return Fate.NOT_IN_PIVOT
+        if video not in self._folds:
+            return Fate.NOT_IN_FOLDS
+        if self._options.require_all and not all(video in file for file in self._features.values()):
+            return Fate.LACKS_FEATURE
+        return Fate.USED
+
+    def align(self, video: str, writer: ReportWriter, totals: Totals) -> Iterator[tuple[str, Any]]:
+        """Samples of a video with their split."""
+        split = self._folds[video]
+        samples, report = align_video(
+            video,
+            split,
+            self._pivot.words(video),
+            self._labels.frames(video),
+            {name: file.frames(video) if video in file else None for name, file in self._features.items()},
+            self.dims,
+            self._options,
+        )
+        writer.add(report)
+        totals.add(report)
+        for sample in samples:
+            yield split, sample
+
+    def skip(self, video: str, fate: Fate, writer: ReportWriter, totals: Totals) -> None:
+        """Report a video that is left out, by the numbers of what it has."""
+        report = VideoReport(
+            video=video,
+            split=None,
+            skipped=fate.label,
+            absent=[name for name, file in self._features.items() if video not in file],
+            words=Tally.all_of(fate, self._pivot.count(video)),
+            features={name: Tally.all_of(fate, file.count(video)) for name, file in self._features.items()},
+            segments=Tally.all_of(fate, self._labels.count(video)),
+        )
+        writer.add(report)
+        totals.add(report)
+
+    def notes(self, totals: Totals) -> tuple[str, ...]:
+        """What a user should know without reading the report."""
+        notes = []
+        if self._sources.folds is None:
+            notes.append(
+                f"no folds were given: train, valid and test were drawn by video, shares "
+                f"{', '.join(f'{share:g}' for share in self._sources.fractions)}, seed {self._sources.seed}"
+            )
+        if self._unknown:
+            notes.append(f"{len(self._unknown)} videos of the folds are in no file: {_some(self._unknown)}")
+        for split in split_order(set(self._folds.values()) - set(totals.samples)):
+            notes.append(f"the split {split!r} has no sample and is left out of the store")
+        if totals.invalid_intervals:
+            notes.append(f"{totals.invalid_intervals} intervals are not finite or end before they start; listed")
+        if totals.truncated_segments:
+            notes.append(f"{totals.truncated_segments} segments were cut to {self._options.max_length} words")
+        return tuple(notes)
+
+    def summary(self, totals: Totals, notes: Sequence[str]) -> dict[str, Any]:
+        """What the report says of the corpus as a whole."""
+        files = {"pivot": self._pivot, "labels": self._labels}
+        files |= {f"feature {name}": file for name, file in self._features.items()}
+        return {
+            "totals": asdict(totals),
+            "options": asdict(self._options),
+            "files": {
+                part: {"path": str(file.path), "root": file.root, "videos": len(file.videos)}
+                for part, file in files.items()
+            },
+            "dims": self.dims,
+            "folds": {
+                "path": str(self._sources.folds) if self._sources.folds else None,
+                "seed": None if self._sources.folds else self._sources.seed,
+                "in_no_file": self._unknown,
+            },
+            "notes": list(notes),
+        }
+
+
+def _counts(dropped: Mapping[str, int]) -> str:
+    return ", ".join(f"{reason} {count}" for reason, count in dropped.items())
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+def _check_options(sources: Sources, output: Path, report: Path, options: AlignmentOptions, overwrite: bool) -> None:
+    if not sources.features:
+        raise ConfigurationError("no feature was given; name at least one, for example text=glove.csd")
+    if not 0 <= options.min_overlap < float("inf"):
+        raise ConfigurationError(f"the least overlap is {options.min_overlap} s; it must be 0 or more")
+    if options.max_length is not None and options.max_length < 1:
+        raise ConfigurationError(f"the maximum length is {options.max_length} words; it must be at least 1")
+    if output.resolve() == report.resolve():
+        raise ConfigurationError(f"store and report are both to be {output}; choose another name for one")
+    read = [*sources.files.values(), *([sources.folds] if sources.folds else [])]
+    for target in (output, report):
+        if any(target.resolve() == path.resolve() for path in read):
+            raise ConfigurationError(f"{target} is a file that is read; choose another name")
+        if target.exists() and (target.is_dir() or not overwrite):
+            raise ConfigurationError(f"{target} exists already; choose another name or allow overwriting")

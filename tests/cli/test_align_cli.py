@@ -1,0 +1,144 @@
+"""`mfm data align` as it is typed."""
+
+import json
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mfm.cli import main
+from mfm.data.store import read_store, verify_store
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "alignment"))
+
+from csd_files import corpus_files
+from plain_alignment import plain_video
+
+FOLDS = {"train": ["v0", "v1", "v2"], "valid": ["v3"], "test": ["v4", "v5"]}
+
+
+@pytest.fixture
+def arguments(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    corpus_files(tmp_path)
+    Path("folds.json").write_text(json.dumps(FOLDS))
+    files = ["--pivot", "words.csd", "--feature", "x=x.csd", "--feature", "y=y.csd", "--labels", "labels.csd"]
+    return ["data", "align", *files, "--folds", "folds.json", "--output", "o.h5"]
+
+
+def test_store_report_and_summary(arguments, capsys):
+    assert main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "train 9, valid 3, test 6 samples" in out
+    assert "not_in_labels 13" in out
+    assert "o.report.json" in out
+    assert json.loads(Path("o.report.json").read_text())["totals"]["segments"]["used"] == 18
+    assert verify_store("o.h5").ok
+    assert main(arguments) == 2
+    assert "exists already" in capsys.readouterr().err
+    options = ["--reduce", "last", "--membership", "overlap", "--pauses", "--max-length", "2", "--report", "r.json"]
+    assert main([*arguments, "--overwrite", *options]) == 0
+    assert read_store("o.h5").splits["train"].raw_text[0] == "w0 w1"
+    assert json.loads(Path("r.json").read_text())["options"]["pauses"] == []
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--feature", "x=y.csd"], "--feature x is given twice"),
+        (["--feature", "y.csd"], "NAME=FILE"),
+        (["--max-length", "0"], "must be at least 1"),
+        (["--output", "words.csd", "--overwrite"], "is a file that is read"),
+        (["--folds", "nothing.json"], "no such file"),
+        (["--labels", "nothing.csd"], "no such file"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_leave_nothing(arguments, capsys, more, words):
+    before = {path: path.read_bytes() for path in Path().iterdir()}
+    assert main([*arguments, *more]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+    assert {path: path.read_bytes() for path in Path().iterdir()} == before
+
+
+def test_a_full_disk_leaves_nothing(arguments):
+    before = sorted(Path().iterdir())
+    limit = 8000  # bytes that the system lets a file have
+    ran = subprocess.run(
+        [sys.executable, "-m", "mfm", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )
+    assert ran.returncode == 1
+    assert "cannot write" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert sorted(Path().iterdir()) == before
+
+
+@pytest.fixture
+def mosi(data_root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    csd = data_root / "csd"
+    pivot, labels = csd / "CMU_MOSI_ModifiedTimestampedWords.csd", csd / "CMU_MOSI_Opinion_Labels.csd"
+    files = ["--pivot", pivot, "--labels", labels, "--feature", f"text={csd / 'CMU_MOSI_GloVe50.csd'}"]
+    return list(map(str, ["data", "align", *files, "--folds", data_root / "folds" / "mosi.json", "--output", "o.h5"]))
+
+
+@pytest.mark.realdata
+def test_all_of_mosi(mosi, capsys):
+    assert main(mosi) == 0
+    report = json.loads(Path("o.report.json").read_text())
+    totals = report["totals"]
+    assert (totals["segments"]["seen"], totals["words"]["seen"]) == (2199, 51056)
+    assert totals["features"]["text"]["seen"] == 51056
+    assert totals["samples"] == {"train": 1282, "valid": 229, "test": 686}
+    # one segment has no length, the other 90 ms that hold no word's midpoint
+    dropped = {name: why for video in report["videos"].values() for name, why in video["dropped_segments"].items()}
+    assert dropped == {"2WGyTLYerpo$_$43": "no_words", "VCslbP0mgZI$_$0": "no_words"}
+    assert totals["observed"] == {"text": sum(totals["steps"].values())}
+    assert verify_store("o.h5").ok
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("how", ["mean", "max", "last", "weighted"])
+def test_real_frames_equal_a_plain_scan(mosi, data_root, how):
+    import h5py
+
+    csd = data_root / "csd"
+    audio, vision = csd / "MOSI16_Librosa.csd", csd / "MOSI16_FaceGeometry.csd"
+    more = ["--feature", f"audio={audio}", "--feature", f"vision={vision}", "--require-all", "--reduce", how]
+    assert main([*mosi, *more]) == 0
+    report = json.loads(Path("o.report.json").read_text())
+    for tally in (report["totals"]["words"], report["totals"]["segments"], *report["totals"]["features"].values()):
+        assert tally["seen"] == tally["used"] + sum(tally["dropped"].values())
+    assert report["totals"]["videos"] == {"train": 15, "valid": 1, "lacks_feature": 77}
+    stored = read_store("o.h5").splits["valid"]
+    video = stored.ids[0].split("$_$")[0]
+    parts = {}
+    for path in (*map(Path, (mosi[3], mosi[5], mosi[7].removeprefix("text="))), audio, vision):
+        with h5py.File(path) as file:
+            group = file[next(iter(file))]["data"][video]
+            times, values = group["intervals"][:].astype(float).tolist(), group["features"][:].tolist()
+        parts[path.name] = [(*time, value) for time, value in zip(times, values, strict=True)]
+    words, labels, text, audio, vision = parts.values()
+    words = [(start, end, word[0].decode()) for start, end, word in words]
+    near = {"audio": audio, "text": text, "vision": vision}
+    wanted, _ = plain_video(
+        words, labels, near, how=how, membership="midpoint", minimum=1e-5, pauses=("sp",), max_length=None
+    )
+    assert len(wanted) == len(stored) == 28
+    for index, (segment, (chosen, vectors)) in enumerate(sorted(wanted.items())):
+        assert stored.ids[index] == f"{video}$_${segment}"
+        assert stored.words.of(index)[0] == tuple(words[row][2] for row in chosen)
+        for name, found in vectors.items():
+            width = stored.sequences[name].dim
+            steps = [[0.0] * width if vector is None else vector for vector in found]
+            np.testing.assert_allclose(stored.sequences[name].steps(index), steps, rtol=1e-6, atol=1e-6)
+            assert stored.sequences[name].observed(index).tolist() == [vector is not None for vector in found]

@@ -36,7 +36,7 @@ def training_curves(rows: Sequence[Mapping[str, float]], monitor: str, mode: str
         monitor: The metric that selects the model, marked at its best epoch.
         mode: `min` or `max` of that metric.
     """
-    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.3), layout="constrained")
     loss, metric, parts = figure.subplots(1, 3)
     for stage, colour, label in (("train", TRAIN, "training"), ("val", VALID, "validation")):
         _curve(loss, rows, f"{stage}/loss", label, color=colour)

@@ -88,7 +88,7 @@ def generation_figure(
             if row == len(shown) - 1:
                 axes.set_xlabel("step")
             if column == 0:
-                axes.set_ylabel(one.title, fontsize=9)
+                axes.set_ylabel(one.title.replace(" (", "\n(", 1), fontsize=9)  # beside a low map
     if heat:
         figure.colorbar(
             heat[0],

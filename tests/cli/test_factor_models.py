@@ -34,7 +34,13 @@ def folder(tmp_path_factory):
     return place
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+# one without decoders, one with all factors and one without head; the others are as slow and differ less
+FAST = ("m_a", "mfm", HEADLESS)
+
+
+@pytest.fixture(
+    scope="module", params=[pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in VARIANTS]
+)
 def variant(request, folder):
     data = ["--data.path", str(folder / "mosi.pkl"), "--run_dir", str(folder / request.param)]
     assert main(["fit", "--config", VARIANTS[request.param], *data, *QUICK]) == 0

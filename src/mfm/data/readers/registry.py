@@ -123,5 +123,8 @@ def _check_store(path: Path) -> None:
     if datasets in (["d1"], ["data"]):
         raise DataFormatError(f"{path} is one array of an MFN folder; give the folder {path.parent} instead")
     if sequence:
-        raise DataFormatError(f"{path} is a computational sequence of the CMU-Multimodal-SDK, not a file of samples")
+        raise DataFormatError(
+            f"{path} is a computational sequence of the CMU-Multimodal-SDK, not a file of samples; make those with "
+            "`mfm data align`"
+        )
     raise DataFormatError(f"{path} is an HDF5 file but not a store that mfm wrote; convert the published file again")

@@ -30,6 +30,7 @@ Data
   data inspect   what a file is, and what is wrong with it
   data convert   to the project's HDF5 store
   data align     computational sequences (.csd) to a store of words
+  data export    a store as MMSA, MulT or the CMU-Multimodal-SDK read it
   data verify    check a store
   data generate  a synthetic corpus in the structure of a published one
 

@@ -1,20 +1,25 @@
-"""`mfm data`: look at a file, convert it, align sequences, check a store, generate a corpus."""
+"""`mfm data`: look at a file, convert it, align sequences, export, check a store, generate a corpus."""
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mfm.cli.align import DESCRIPTION as ALIGN
 from mfm.cli.align import EXAMPLES as ALIGN_EXAMPLES
 from mfm.cli.align import add_options as align_options
+from mfm.cli.align import inspect_sequence
 from mfm.cli.align import run as align
+from mfm.cli.export import DESCRIPTION as EXPORT
+from mfm.cli.export import EXAMPLES as EXPORT_EXAMPLES
+from mfm.cli.export import add_options as export_options
+from mfm.cli.export import run as export
+from mfm.cli.progress import progress_bar
 from mfm.corpora import CORPORA, get_corpus
 from mfm.errors import ConfigurationError, DataFormatError
 
@@ -113,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     inspect = add("inspect", _inspect, "what a file is, and what is wrong with it", _INSPECT, _INSPECT_EXAMPLES)
-    inspect.add_argument("path", metavar="PATH", help="pickle, MFN folder or store")
+    inspect.add_argument("path", metavar="PATH", help="pickle, MFN folder, store or .csd")
     inspect.add_argument("--json", action="store_true", help="print the report as JSON")
     _add_modalities(inspect)
     inspect.add_argument(
@@ -126,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("--overwrite", action="store_true", help="replace an existing file")
     _add_modalities(convert)
 
+    export_options(add("export", export, "to the formats of MMSA, MulT and the SDK", EXPORT, EXPORT_EXAMPLES))
     align_options(add("align", align, "computational sequences (.csd) to a store", ALIGN, ALIGN_EXAMPLES))
 
     verify = add("verify", _verify, "check a store", _VERIFY, "")
@@ -159,24 +165,13 @@ def _add_modalities(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--modalities", nargs="+", metavar="NAME", help="only these (default: all that are complete)")
 
 
-@contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A progress bar on standard error, or nothing where that is not a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
 def _inspect(options: argparse.Namespace) -> int:
+    from mfm.data.alignment.csd import is_sequence
     from mfm.data.inspect import inspect_corpus
 
-    with _progress("reading") as progress:
+    if is_sequence(options.path):
+        return inspect_sequence(options.path, options.json)
+    with progress_bar("reading") as progress:
         report = inspect_corpus(options.path, options.modalities, sha256=options.sha256, progress=progress)
     if options.json:
         sys.stdout.write(json.dumps(report.to_json(), indent=2, allow_nan=False) + "\n")
@@ -198,9 +193,9 @@ def _convert(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"{target} exists already; choose another name or add --overwrite")
     started = time.perf_counter()
     data = read_corpus(source, options.modalities)
-    with _progress("fingerprint") as progress:
+    with progress_bar("fingerprint") as progress:
         origin = fingerprint(source, progress)
-    with _progress("converting") as progress:
+    with progress_bar("converting") as progress:
         write_store(data, target, progress=progress, overwrite=options.overwrite, source_fingerprint=origin)
     samples = ", ".join(f"{name} {len(split)}" for name, split in data.splits.items())
     seconds = time.perf_counter() - started
@@ -237,7 +232,7 @@ def _generate(options: argparse.Namespace) -> int:
     target = Path(options.output)
     aside = _out_of_the_way(target, options.overwrite)
     try:
-        with _progress("generating") as progress:
+        with progress_bar("generating") as progress:
             write_corpus(
                 options.corpus,
                 target,

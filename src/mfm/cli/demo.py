@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import shlex
 import subprocess
 import sys
@@ -14,7 +15,7 @@ usage: mfm demo [--output DIR]
 
 Write a small synthetic corpus with the structure of MMSA's CMU-MOSI file and its defects (pre-padding, -inf in audio,
 float64, lists), then inspect it, train MFM on it with a surrogate for missing modalities, test the best epoch with and
-without text, see how robust it is, exchange factors between samples, and predict, with the commands you would use on
+without text, predict, see how robust it is, and exchange factors between samples, with the commands you would use on
 your own file. Everything lands in DIR (default: demo).
 """
 
@@ -36,26 +37,34 @@ def main(arguments: list[str]) -> int:
             f"--output {folder} cannot be made ({error.strerror}); choose another folder"
         ) from error
     corpus, run = folder / "corpus.pkl", _free(folder)
-    best = run / "checkpoints" / "best.ckpt"
+    best, predictions = run / "checkpoints" / "best.ckpt", folder / "predictions.csv"
     _mfm("data", "generate", "--corpus", "mosi", "--output", str(corpus), "--overwrite")
     _mfm("data", "inspect", str(corpus))
     surrogate = ("--model.surrogate", "joint", "--model.surrogate_width", "16", "--model.surrogate_hidden", "32")
     _mfm("fit", "--config", "demo.yaml", "--data.path", str(corpus), "--run_dir", str(run), *surrogate)
     _mfm("test", "--ckpt_path", str(best))
     _mfm("test", "--ckpt_path", str(best), "--data.missing", "[text]")
+    _mfm("predict", "--ckpt_path", str(best), "--output", str(predictions), "--factors", str(folder / "factors.h5"))
     _mfm("robustness", "--ckpt_path", str(best), "--protocols", "subsets", "random", "--draws", "2")
     _mfm("generate", "--ckpt_path", str(best), "--mode", "swap")
+    content, style = _opposites(predictions)
     _mfm(
-        *("predict", "--ckpt_path", str(best)),
-        *("--output", str(folder / "predictions.csv"), "--factors", str(folder / "factors.h5")),
+        *("generate", "--ckpt_path", str(best), "--mode", "swap", "--content", content, "--style", style),
+        *("--output", str(run / "swapped_pair.h5")),
     )
+    figures = {
+        run / "figures" / "training_curves.png": "loss and validation error over epochs",
+        run / "figures" / "test_predictions.png": "predicted against true sentiment",
+        run / "robustness" / "robustness.png": "error while modalities are missing",
+        run / "generated_swap.png": "100 exchanges of factors, and the sentiment read from them",
+        run / "swapped_pair.png": "one exchange: Z_y of the most positive sample, Z_i of the most negative",
+    }
+    width = max(len(str(path)) for path in figures)
+    listed = "\n              ".join(f"{path!s:{width}}  {meaning}" for path, meaning in figures.items())
     sys.stdout.write(
         f"""
-Figures:      {run / "figures" / "training_curves.png"}
-              {run / "figures" / "test_predictions.png"}
-              {run / "robustness" / "robustness.png"}
-              {run / "generated_swap.png"}
-Predictions:  {folder / "predictions.csv"}
+Figures:      {listed}
+Predictions:  {predictions}
 Factors:      {folder / "factors.h5"}
 
 The same with your own file (MMSA, MulT or MultiBench pickle, MFN folder, or a store):
@@ -73,6 +82,13 @@ def _free(folder: Path) -> Path:
     while (folder / f"run_{number}").exists():
         number += 1
     return folder / f"run_{number}"
+
+
+def _opposites(predictions: Path) -> tuple[str, str]:
+    """Ids of the samples of the highest and the lowest label; among equals, of the most extreme prediction."""
+    with predictions.open(newline="", encoding="utf-8") as file:
+        ranked = sorted(csv.DictReader(file), key=lambda row: (float(row["target"]), float(row["prediction"])))
+    return ranked[-1]["id"], ranked[0]["id"]
 
 
 def _mfm(*arguments: str) -> None:

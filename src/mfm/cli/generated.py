@@ -173,9 +173,10 @@ def write(
         result.intended,
         result.known,
         {name: found["generated"] for name, found in result.scores.items()},
-        _shown(run, module, result, given),
-        f"mfm generate --mode {given.mode}: {len(result.recipe.ids)} samples",
+        _shown(run, module, encoded, result, given),
+        f"mfm generate --mode {given.mode}: {_counted(len(result.recipe.ids))}",
         result.target or 0,
+        style=encoded.target[result.recipe.style] if result.intended_is == CONTENTS else None,
     )
     write_store(_as_corpus(run, result, given), path, overwrite=True, source_fingerprint=run.data.fingerprint)
     save_figure(figure, path.with_suffix(".png"))
@@ -228,8 +229,17 @@ def _as_corpus(run: LoadedRun, result: Generated, given: argparse.Namespace) -> 
     return CorpusData(run.data.path, "generated", {"test": split}, run.data.aligned, (note,))
 
 
-def _shown(run: LoadedRun, module: FactorModule, result: Generated, given: argparse.Namespace) -> list[Shown]:
-    """Three samples for the figure: content, style and what came of them; or three that were generated."""
+def _counted(samples: int) -> str:
+    return f"{samples} sample{'s' * (samples != 1)}"
+
+
+def _shown(
+    run: LoadedRun, module: FactorModule, encoded: g.Encoded, result: Generated, given: argparse.Namespace
+) -> list[Shown]:
+    """Three samples for the figure: content, style and what came of them; or three that were generated.
+
+    Of several exchanges, the one between the most different labels.
+    """
 
     def standardised(features: Mapping[str, Tensor]) -> dict[str, FloatArray]:
         lengths = {name: torch.tensor([x.shape[0]]) for name, x in features.items()}
@@ -246,7 +256,8 @@ def _shown(run: LoadedRun, module: FactorModule, result: Generated, given: argpa
         places = sorted({0, span // 2, span - 1})
         word = "draw" if given.mode == "prior" else "step"
         return [generated(place, f"{word} {place}") for place in places]
-    wanted = {int(recipe.content[0]): "content", int(recipe.style[0]): "style"}
+    pair = _most_opposite(encoded, recipe, result.target or 0)
+    wanted = {int(recipe.content[pair]): "content", int(recipe.style[pair]): "style"}
     shown, start = {}, 0
     for batch in run.data.predict_dataloader():
         for place in [one for one in wanted if start <= one < start + len(batch.ids)]:
@@ -255,9 +266,31 @@ def _shown(run: LoadedRun, module: FactorModule, result: Generated, given: argpa
                 name: x[row, : int(batch.lengths[name][row]) if batch.present[name][row] else 0]
                 for name, x in batch.features.items()
             }
-            shown[wanted[place]] = Shown(f"{wanted[place]} (real)", standardised(parts))
+            label = _label_in_words(run.data.corpus_record, encoded, place, result.target or 0)
+            shown[wanted[place]] = Shown(f"{wanted[place]} (real{label})", standardised(parts))
         start += len(batch.ids)
-    return [shown["content"], shown["style"], generated(0, "generated from both")]
+    return [shown["content"], shown["style"], generated(pair, "generated from both")]
+
+
+def _most_opposite(encoded: g.Encoded, recipe: g.Recipe, target: int) -> int:
+    """Place of the pair whose labels differ most; the first where no label is known."""
+
+    def column(values: Tensor) -> Tensor:
+        return values if values.ndim == 1 else values[:, target]
+
+    label, known = column(encoded.target).float(), column(encoded.mask)
+    both = known[recipe.content] & known[recipe.style]
+    return int((label[recipe.content] - label[recipe.style]).abs().masked_fill(~both, -1.0).argmax())
+
+
+def _label_in_words(corpus: Corpus, encoded: g.Encoded, place: int, target: int) -> str:
+    where = place if corpus.task == "multiclass" else (place, target)
+    if not bool(encoded.mask[where]):
+        return ""
+    value = float(encoded.target[where])
+    if corpus.task == "multiclass":
+        return f", {corpus.classes[int(value)]}"
+    return f", {corpus.targets[target]} {value:+.1f}" if corpus.task == "regression" else ""
 
 
 def _table(corpus: Corpus, result: Generated) -> Table:

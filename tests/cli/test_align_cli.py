@@ -82,6 +82,20 @@ def test_a_full_disk_leaves_nothing(arguments):
     assert sorted(Path().iterdir()) == before
 
 
+def test_inspect_shows_a_sequence_and_its_metadata(arguments, capsys):
+    assert main(["data", "inspect", "words.csd"]) == 0
+    out = capsys.readouterr().out
+    assert "'some root', 7 videos\n91 rows in all; the first video has words of shape (13, 1)" in out
+    assert "md5: asdf" in out
+    assert main(["data", "inspect", "x.csd", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["videos"], found["rows"], found["shape"], found["type"]) == (6, 78, [13, 3], "float32")
+    assert main([*arguments]) == 0
+    capsys.readouterr()
+    assert main(["data", "inspect", "o.h5"]) == 0
+    assert "store, aligned" in capsys.readouterr().out
+
+
 @pytest.fixture
 def mosi(data_root, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import shlex
 import sys
@@ -16,6 +17,8 @@ from mfm.errors import ConfigurationError
 if TYPE_CHECKING:
     from mfm.data.alignment.corpus import Outcome
     from mfm.data.alignment.report import Tally
+
+_SHOWN = 100  # characters of a metadata entry
 
 DESCRIPTION = """\
 Align computational sequences of the CMU-Multimodal-SDK (.csd) to words, and write a store whose samples are the
@@ -137,6 +140,32 @@ def run(options: argparse.Namespace) -> int:
             progress=progress,
         )
     _print_summary(outcome, options.output, report)
+    return 0
+
+
+def inspect_sequence(path: str, as_json: bool) -> int:
+    """Print what a computational sequence holds, for `mfm data inspect`.
+
+    Args:
+        path: The file.
+        as_json: Print JSON.
+
+    Returns:
+        Exit status.
+    """
+    from mfm.data.alignment.csd import describe
+
+    found = describe(path)
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return 0
+    pieces = f" in {found['pieces']:,} pieces" if found["pieces"] > found["videos"] else ""
+    print(f"{path}: computational sequence {found['root']!r}, {found['videos']:,} videos{pieces}")
+    print(f"{found['rows']:,} rows in all; the first video has {found['type']} of shape {tuple(found['shape'])}")
+    print("metadata, as the file says and nothing relies on:")
+    for key, value in found["metadata"].items():
+        print(f"  {key}: {value if len(value) <= _SHOWN else value[:_SHOWN] + '...'}")
+    print("make samples of it with: mfm data align")
     return 0
 
 

@@ -99,7 +99,7 @@ class ComputationalSequence:
 
     def count(self, video: str) -> int:
         """Number of frames, words or segments of a video, from the shapes alone; 0 where the file lacks it."""
-        return sum(self._length(key) for key in self.videos.get(video, ()))
+        return sum(self.length(key) for key in self.videos.get(video, ()))
 
     def first(self) -> str:
         """The first video that has a frame, word or segment.
@@ -118,7 +118,7 @@ class ComputationalSequence:
         Raises:
             DataFormatError: Damaged, misshapen, or not numbers.
         """
-        parts = [self._read(key) for key in self.videos[video]]
+        parts = [self.read(key) for key in self.videos[video]]
         values = []
         for key, (_, features) in zip(self.videos[video], parts, strict=True):
             if features.dtype.kind not in "fiub":
@@ -139,7 +139,7 @@ class ComputationalSequence:
         Raises:
             DataFormatError: Damaged, misshapen, or not words.
         """
-        parts = [self._read(key) for key in self.videos[video]]
+        parts = [self.read(key) for key in self.videos[video]]
         texts: list[str] = []
         for key, (_, features) in zip(self.videos[video], parts, strict=True):
             if len(features) and (features.dtype.kind not in "SO" or features.shape[1] != 1):
@@ -182,13 +182,14 @@ class ComputationalSequence:
             raise DataFormatError(f"{self.path}: {key!r} has no {name}; each video of a .csd file has them")
         return item
 
-    def _length(self, key: str) -> int:
+    def length(self, key: str) -> int:
+        """Rows of one key, from the shape alone."""
         with self._damage_told(key):
             shape = self._dataset(key, "intervals").shape
             return int(shape[0]) if shape else 0
 
-    def _read(self, key: str) -> tuple[Intervals, NDArray[Any]]:
-        """Intervals (n, 2) and features (n, D) of one key."""
+    def read(self, key: str) -> tuple[Intervals, NDArray[Any]]:
+        """Intervals (n, 2) and features (n, D), whatever they are, of one key."""
         with self._damage_told(key):
             intervals = np.asarray(self._dataset(key, "intervals")[()])
             features = np.asarray(self._dataset(key, "features")[()])
@@ -216,6 +217,45 @@ class ComputationalSequence:
             raise DataFormatError(
                 f"{self.path} is damaged at {where!r} ({_fault(error)}); download it again"
             ) from error
+
+
+def is_sequence(path: str | Path) -> bool:
+    """Whether a file has the structure of a computational sequence; whatever cannot be opened has not."""
+    if not h5py.is_hdf5(path):
+        return False
+    try:
+        with ComputationalSequence(path):
+            return True
+    except DataFormatError:
+        return False
+
+
+def describe(path: str | Path) -> dict[str, Any]:
+    """What a computational sequence holds, from its shapes, its first video and its metadata.
+
+    Args:
+        path: The file.
+
+    Returns:
+        `path`, `root`, `videos`, `pieces` (keys, more than videos after an alignment by the SDK), `rows` of all videos,
+        `shape` and `type` of the features of the first video that has any, and `metadata` as text.
+
+    Raises:
+        CorpusNotFoundError: No such file.
+        DataFormatError: It is none, or damaged.
+    """
+    with ComputationalSequence(path) as file:
+        _, features = file.read(next(key for key in file.videos[file.first()] if file.length(key)))
+        return {
+            "path": str(path),
+            "root": file.root,
+            "videos": len(file.videos),
+            "pieces": sum(map(len, file.videos.values())),
+            "rows": sum(file.count(video) for video in file.videos),
+            "shape": list(features.shape),
+            "type": "words" if features.dtype.kind in "SO" else str(features.dtype),
+            "metadata": file.metadata(),
+        }
 
 
 def _parts_of_videos(keys: list[str]) -> dict[str, tuple[str, ...]]:

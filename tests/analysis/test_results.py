@@ -79,5 +79,5 @@ def test_scatter_says_what_numpy_says():
 def test_curves_mark_the_best_epoch():
     rows = [{"epoch": e, "train/loss": 2.0 - e, "val/loss": 2.0, "val/mae": m} for e, m in enumerate([0.9, 0.7, 0.8])]
     figure = training_curves(rows, "val/mae", "min")
-    labels = [text.get_text() for text in figure.axes[2].get_legend().get_texts()]
-    assert "best: 0.700, epoch 1" in labels
+    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert "kept: 0.700, epoch 1" in labels

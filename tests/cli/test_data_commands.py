@@ -123,7 +123,7 @@ def test_mistakes_are_one_sentence(tmp_path, monkeypatch, capsys, arguments, sta
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [[], ["inspect"], ["convert"], ["verify"], ["generate"]])
+@pytest.mark.parametrize("arguments", [[], ["inspect"], ["align"], ["convert"], ["verify"], ["generate"]])
 def test_help_teaches(capsys, arguments):
     with pytest.raises(SystemExit) as caught:
         main(["data", *arguments, "--help"])

@@ -190,6 +190,11 @@ def test_table_and_figure(tmp_path):
     assert len(found) == len(rows)
     assert found[2]["observed"] == "audio+text"
     figure = robustness_figure(rows, "mae", "title")
-    assert [axes.get_title() for axes in figure.axes if axes.get_visible()] == [
-        *("subsets", "random", "spans", "steps", "noise")
-    ]
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title().split(":")[0] for axes in panels] == ["subsets", "random", "spans", "steps", "noise"]
+    assert all(axes.get_xlabel() and axes.get_ylabel() == "mae" for axes in panels)
+    # no legend hides a point, and all that is drawn has an entry
+    legends = [axes.get_legend() for axes in figure.axes if not axes.axison and axes.get_legend()]
+    assert all(axes.get_legend() is None for axes in panels)
+    entries = [[text.get_text() for text in legend.get_texts()] for legend in legends]
+    assert entries == [axes.get_legend_handles_labels()[1] for axes in panels]

@@ -16,6 +16,19 @@ COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")  # more than colours, so that no two methods look alike
 STYLES = ("--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
 GREY = "#777777"
+TITLES = {
+    "subsets": "subsets: which modalities are observed",
+    "random": "random: modalities absent at random",
+    "spans": "spans: consecutive steps lost",
+    "steps": "steps: single steps lost",
+    "noise": "noise: added to the features",
+}
+MEANINGS = {
+    "own": "own: the model as it is",
+    "zero_fill": "zero_fill: zeros instead",
+    "mean_fill": "mean_fill: training means instead",
+    "absent": "absent: masked, without surrogate",
+}
 LABELS = {
     "random": "rate of missing modalities",
     "spans": "share of steps lost in one span",
@@ -42,20 +55,26 @@ def robustness_figure(rows: Sequence[Row], metric: str, title: str) -> Figure:
     constant = next((curve["metrics"][metric].mean for curve in curves if curve["method"] == "constant"), None)
     columns = min(3, len(protocols))
     lines = -(-len(protocols) // columns)
-    figure = Figure(figsize=(max(5.2, 4.4 * columns), 3.9 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
+    figure = Figure(figsize=(max(5.2, 4.4 * columns), 4.6 * lines), layout="constrained")
+    # legends have rows of their own: wherever they lay in a panel, they would hide some study's points
+    cells = figure.subplots(2 * lines, columns, squeeze=False, sharey="row", height_ratios=[3.4, 1.0] * lines)
+    panels, legends = cells[::2].ravel(), cells[1::2].ravel()
+    for axes in (*panels[len(protocols) :], *legends):
+        axes.set_axis_off()
     figure.suptitle(title)
-    for axes, protocol in zip(panels, protocols, strict=False):
+    for axes, below, protocol in zip(panels, legends, protocols, strict=False):
         own = [curve for curve in curves if curve["protocol"] == protocol and curve["method"] != "constant"]
         (_subsets if protocol == "subsets" else _curves)(axes, own, methods, metric)
         if constant is not None:
             axes.axhline(constant, color="black", linewidth=0.8, label="constant, without input", zorder=1)
-        axes.set(title=protocol, ylabel=metric)
+        axes.set_title(TITLES[protocol], fontsize=10)
+        axes.set_ylabel(metric)
+        axes.tick_params(labelleft=True)
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)
-        axes.legend(framealpha=0.85, edgecolor="none", fontsize=7)
-    for axes in panels[len(protocols) :]:
-        axes.set_visible(False)
+        below.legend(
+            *axes.get_legend_handles_labels(), frameon=False, fontsize=7.5, ncols=2, loc="upper center", borderaxespad=0
+        )
     return figure
 
 
@@ -70,8 +89,10 @@ def _subsets(axes: Axes, curves: Sequence[dict[str, Any]], methods: Sequence[str
         ]
         if points:
             x, y = zip(*points, strict=True)
-            axes.plot(x, y, MARKERS[index % len(MARKERS)], color=_colour(index), markersize=5, label=method)
-    axes.set_xticks(range(len(names)), [subset_name(name) for name in names], rotation=35, ha="right", fontsize=8)
+            mark, said = MARKERS[index % len(MARKERS)], MEANINGS.get(method, method)
+            axes.plot(x, y, mark, color=_colour(index), markersize=5, label=said)
+    names_shown = [subset_name(name) for name in names]
+    axes.set_xticks(range(len(names)), names_shown, rotation=35, ha="right", rotation_mode="anchor", fontsize=8)
     axes.set_xlabel("observed")
 
 
@@ -82,7 +103,9 @@ def _curves(axes: Axes, curves: Sequence[dict[str, Any]], methods: Sequence[str]
         joint = [curve for curve in curves if curve["method"] == method and len(curve["observed"]) == together]
         if together == 0 and joint:
             style = "-" if index < len(COLOURS) else "--"
-            _line(axes, joint, metric, f"{method}, all hit", color=_colour(index), linewidth=2.0, linestyle=style)
+            _line(
+                axes, joint, metric, f"{method}, all modalities", color=_colour(index), linewidth=2.0, linestyle=style
+            )
             levels = [curve["level"] for curve in joint]
             found: list[Summary] = [curve["metrics"][metric] for curve in joint]
             axes.fill_between(
@@ -99,7 +122,7 @@ def _curves(axes: Axes, curves: Sequence[dict[str, Any]], methods: Sequence[str]
         alone = [
             curve for curve in curves if curve["method"] == first and set(curve["observed"]) == set(everything) - {name}
         ]
-        _line(axes, alone, metric, f"{first}, {name} hit", color=GREY, linewidth=1.1, linestyle=STYLES[index % 5])
+        _line(axes, alone, metric, f"{first}, only {name}", color=GREY, linewidth=1.1, linestyle=STYLES[index % 5])
     axes.set_xlabel(LABELS[protocol])
     if protocol == "noise":
         axes.invert_xaxis()  # worse to the right, as in all panels

@@ -58,7 +58,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--folds", type=Path, metavar="F.json", help="videos of train, valid and test; drawn by --seed without it")
     add("--output", required=True, type=Path, metavar="X.h5", help="store to write")
     add("--report", type=Path, metavar="R.json", help="report to write (default: X.report.json beside the store)")
-    add("--overwrite", action="store_true", help="replace existing files")
+    add("--overwrite", action="store_true", help="replace existing files, and discard what a stopped run finished")
+    add("--resume", action="store_true", help="go on with the videos that a killed run finished")
+    add("--workers", type=int, default=1, metavar="N", help="processes; the result is the same (default: 1)")
     add(
         "--reduce",
         choices=get_args(Reduction),
@@ -113,7 +115,8 @@ def run(options: argparse.Namespace) -> int:
         MFMError: A mistake of the user's; the caller prints it.
     """
     from mfm.data.alignment.align import AlignmentOptions
-    from mfm.data.alignment.corpus import Sources, align_corpus
+    from mfm.data.alignment.corpus import align_corpus
+    from mfm.data.alignment.sources import Sources
 
     report = options.report or options.output.with_name(f"{options.output.stem}.report.json")
     sources = Sources(
@@ -129,16 +132,22 @@ def run(options: argparse.Namespace) -> int:
         require_all=options.require_all,
     )
     command = os.environ.get("MFM_COMMAND") or shlex.join(["mfm", *sys.argv[1:]])
-    with _progress() as progress:
-        outcome = align_corpus(
-            sources,
-            options.output,
-            report,
-            alignment,
-            overwrite=options.overwrite,
-            record={"command": command},
-            progress=progress,
-        )
+    try:
+        with _progress() as progress:
+            outcome = align_corpus(
+                sources,
+                options.output,
+                report,
+                alignment,
+                overwrite=options.overwrite,
+                resume=options.resume,
+                workers=options.workers,
+                record={"command": command},
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        sys.stderr.write("finished videos are kept: the same command with --resume goes on\n")
+        raise
     _print_summary(outcome, options.output, report)
     return 0
 

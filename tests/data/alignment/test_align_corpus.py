@@ -7,8 +7,9 @@ import pytest
 from csd_files import corpus_files, words_of, write_csd
 
 from mfm.data.alignment.align import AlignmentOptions
-from mfm.data.alignment.corpus import Sources, align_corpus
+from mfm.data.alignment.corpus import align_corpus
 from mfm.data.alignment.folds import read_folds, seeded_folds
+from mfm.data.alignment.sources import Sources
 from mfm.data.store import read_store, verify_store
 from mfm.errors import ConfigurationError, CorpusNotFoundError, DataFormatError
 
@@ -89,7 +90,7 @@ def test_progress_and_interruption(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         align(tmp_path, progress=stop, overwrite=True)
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "o.h5", tmp_path / "o.json")}
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == [".o.h5.videos"]
 
 
 @pytest.mark.parametrize(

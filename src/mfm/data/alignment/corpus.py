@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from mfm.data.alignment.align import AlignmentOptions, align_video
+import mfm
+from mfm.data.alignment.align import AlignmentOptions
 from mfm.data.alignment.csd import ComputationalSequence
 from mfm.data.alignment.folds import read_folds, seeded_folds, unknown_videos
+from mfm.data.alignment.parts import FinishedVideos, file_state
 from mfm.data.alignment.report import Fate, ReportWriter, Tally, Totals, VideoReport
+from mfm.data.alignment.sources import Sources
+from mfm.data.alignment.workers import Job, aligned_videos
 from mfm.data.store_content import split_order
 from mfm.data.store_stream import stream_store
 from mfm.errors import ConfigurationError, DataFormatError
 from mfm.files import whole_file
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Files to align.
-
-    Attributes:
-        pivot: Timestamped words.
-        features: Modality -> file of frames; at least one.
-        labels: Labelled segments.
-        folds: JSON of splits; None for a split drawn by `seed`.
-        fractions: Shares of train, valid and test of that draw.
-        seed: Of that draw.
-    """
-
-    pivot: Path
-    features: Mapping[str, Path]
-    labels: Path
-    folds: Path | None = None
-    fractions: Sequence[float] = (0.7, 0.1, 0.2)
-    seed: int = 0
-
-    @property
-    def files(self) -> dict[str, Path]:
-        """All computational sequences by their part."""
-        return {"pivot": self.pivot, "labels": self.labels, **{f"feature {k}": v for k, v in self.features.items()}}
 
 
 @dataclass(frozen=True)
@@ -54,11 +32,13 @@ class Outcome:
         totals: Sums over all videos.
         fingerprint: Of the store's content.
         notes: What a user may want to know.
+        resumed: Videos that an earlier run had finished.
     """
 
     totals: Totals
     fingerprint: str
     notes: tuple[str, ...]
+    resumed: int = 0
 
 
 def align_corpus(
@@ -68,13 +48,15 @@ def align_corpus(
     options: AlignmentOptions,
     *,
     overwrite: bool = False,
+    resume: bool = False,
+    workers: int = 1,
     record: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Write an aligned store and the report of every decision.
 
-    Both appear under their names when they are whole. Memory: the largest video, and names, transcripts and
-    labels of all samples.
+    Both appear under their names when they are whole. Memory: the largest video (of each worker), and names,
+    transcripts and labels of all samples.
 
     Args:
         sources: The files.
@@ -82,6 +64,8 @@ def align_corpus(
         report: JSON to write.
         options: How to align.
         overwrite: Replace existing files.
+        resume: Go on with the videos that a killed run finished; existing files are replaced.
+        workers: Processes that align videos; the result does not depend on their number.
         record: More for the report, such as the command.
         progress: Called with (videos done, total).
 
@@ -91,54 +75,81 @@ def align_corpus(
         DataFormatError: A file is not a computational sequence, is damaged, or nothing can be aligned.
         MFMError: The disk is full or cannot be written to.
     """
-    _check_options(sources, output, report, options, overwrite)
+    _check_options(sources, output, report, options, overwrite or resume)
+    if workers < 1:
+        raise ConfigurationError(f"the number of workers is {workers}; it must be at least 1")
     with ExitStack() as stack:
-        pivot = stack.enter_context(ComputationalSequence(sources.pivot))
-        labels = stack.enter_context(ComputationalSequence(sources.labels))
-        features = {
-            name: stack.enter_context(ComputationalSequence(sources.features[name]))
-            for name in sorted(sources.features)
-        }
-        corpus = _Corpus(sources, pivot, labels, features, options)
-        written = stack.enter_context(whole_file(report))
-        text = stack.enter_context(written.open("w", encoding="utf-8"))
-        totals, writer = Totals(), ReportWriter(text)
-        with stream_store(output, corpus.dims, corpus.dtypes, overwrite=overwrite) as store:
-            for done, (video, fate) in enumerate(corpus.fates.items()):
-                if fate is Fate.USED:
-                    for split, sample in corpus.align(video, writer, totals):
-                        store.append(split, sample)
-                else:
-                    corpus.skip(video, fate, writer, totals)
-                if progress is not None:
-                    progress(done + 1, len(corpus.fates))
-            if not totals.samples:
-                raise DataFormatError(
-                    f"no segment of {sources.labels} has a word of {sources.pivot} with a frame "
-                    f"({_counts(totals.segments.dropped)}); check that the files are of one corpus "
-                    "and their times in seconds"
-                )
-            notes = corpus.notes(totals)
-            source = " + ".join(path.name for path in sources.files.values())
-            fingerprint = store.finish(notes, {"source": source, "source_format": "csd", "source_fingerprint": None})
-            writer.close({**(record or {}), **corpus.summary(totals, notes), "fingerprint": fingerprint}.items())
-            text.flush()
-    return Outcome(totals, fingerprint, notes)
+        corpus = _Corpus(sources, stack, options)
+        finished = FinishedVideos(output, report, _settings(sources, options))
+        taken = finished.start(resume=resume, overwrite=overwrite)
+        try:
+            outcome = _write(corpus, finished, output, report, workers, record, progress, taken)
+        except Exception:
+            finished.discard()  # a kill or Ctrl-C leaves it, for going on
+            raise
+        finished.discard()
+    return outcome
+
+
+def _settings(sources: Sources, options: AlignmentOptions) -> dict[str, Any]:
+    """Everything that an aligned video depends on."""
+    files = {part: file_state(path) for part, path in sources.files.items()}
+    folds = file_state(sources.folds) if sources.folds else [list(sources.fractions), sources.seed]
+    return {"version": mfm.__version__, **files, "folds": folds, **asdict(options)}
+
+
+def _write(
+    corpus: _Corpus,
+    finished: FinishedVideos,
+    output: Path,
+    report: Path,
+    workers: int,
+    record: Mapping[str, Any] | None,
+    progress: Progress | None,
+    taken: int,
+) -> Outcome:
+    sources, totals = corpus.sources, Totals()
+    jobs = [Job(video, corpus.split(video)) for video, fate in corpus.fates.items() if fate is Fate.USED]
+    with (
+        whole_file(report) as written,
+        written.open("w", encoding="utf-8") as text,
+        stream_store(output, corpus.dims, corpus.dtypes, overwrite=True) as store,
+    ):
+        writer = ReportWriter(text)
+        aligned = aligned_videos(jobs, sources, corpus.dims, corpus.options, finished, workers)
+        for done, (video, fate) in enumerate(corpus.fates.items()):
+            samples, found = next(aligned) if fate is Fate.USED else ([], corpus.skipped(video, fate))
+            writer.add(found)
+            totals.add(found)
+            for sample in samples:
+                store.append(corpus.split(video), sample)
+            if progress is not None:
+                progress(done + 1, len(corpus.fates))
+        if not totals.samples:
+            raise DataFormatError(
+                f"no segment of {sources.labels} has a word of {sources.pivot} with a frame "
+                f"({_counts(totals.segments.dropped)}); check that the files are of one corpus "
+                "and their times in seconds"
+            )
+        notes = corpus.notes(totals)
+        source = " + ".join(path.name for path in sources.files.values())
+        fingerprint = store.finish(notes, {"source": source, "source_format": "csd", "source_fingerprint": None})
+        writer.close({**(record or {}), **corpus.summary(totals, notes), "fingerprint": fingerprint}.items())
+        text.flush()
+    return Outcome(totals, fingerprint, notes, taken)
 
 
 class _Corpus:
     """The open files, and what becomes of each video."""
 
-    def __init__(
-        self,
-        sources: Sources,
-        pivot: ComputationalSequence,
-        labels: ComputationalSequence,
-        features: Mapping[str, ComputationalSequence],
-        options: AlignmentOptions,
-    ) -> None:
-        self._sources, self._pivot, self._labels, self._features = sources, pivot, labels, features
-        self._options = options
+    def __init__(self, sources: Sources, stack: ExitStack, options: AlignmentOptions) -> None:
+        pivot, labels = (stack.enter_context(ComputationalSequence(path)) for path in (sources.pivot, sources.labels))
+        features = {
+            name: stack.enter_context(ComputationalSequence(sources.features[name]))
+            for name in sorted(sources.features)
+        }
+        self.sources, self.options = sources, options
+        self._pivot, self._labels, self._features = pivot, labels, features
         common = [video for video in pivot.videos if video in labels]
         self._check_common(common)
         self._folds = (
@@ -181,30 +192,17 @@ class _Corpus:
             return Fate.NOT_IN_PIVOT
         if video not in self._folds:
             return Fate.NOT_IN_FOLDS
-        if self._options.require_all and not all(video in file for file in self._features.values()):
+        if self.options.require_all and not all(video in file for file in self._features.values()):
             return Fate.LACKS_FEATURE
         return Fate.USED
 
-    def align(self, video: str, writer: ReportWriter, totals: Totals) -> Iterator[tuple[str, Any]]:
-        """Samples of a video with their split."""
-        split = self._folds[video]
-        samples, report = align_video(
-            video,
-            split,
-            self._pivot.words(video),
-            self._labels.frames(video),
-            {name: file.frames(video) if video in file else None for name, file in self._features.items()},
-            self.dims,
-            self._options,
-        )
-        writer.add(report)
-        totals.add(report)
-        for sample in samples:
-            yield split, sample
+    def split(self, video: str) -> str:
+        """Where the samples of a video go."""
+        return self._folds[video]
 
-    def skip(self, video: str, fate: Fate, writer: ReportWriter, totals: Totals) -> None:
+    def skipped(self, video: str, fate: Fate) -> VideoReport:
         """Report a video that is left out, by the numbers of what it has."""
-        report = VideoReport(
+        return VideoReport(
             video=video,
             split=None,
             skipped=fate.label,
@@ -213,16 +211,14 @@ class _Corpus:
             features={name: Tally.all_of(fate, file.count(video)) for name, file in self._features.items()},
             segments=Tally.all_of(fate, self._labels.count(video)),
         )
-        writer.add(report)
-        totals.add(report)
 
     def notes(self, totals: Totals) -> tuple[str, ...]:
         """What a user should know without reading the report."""
         notes = []
-        if self._sources.folds is None:
+        if self.sources.folds is None:
             notes.append(
                 f"no folds were given: train, valid and test were drawn by video, shares "
-                f"{', '.join(f'{share:g}' for share in self._sources.fractions)}, seed {self._sources.seed}"
+                f"{', '.join(f'{share:g}' for share in self.sources.fractions)}, seed {self.sources.seed}"
             )
         if self._unknown:
             notes.append(f"{len(self._unknown)} videos of the folds are in no file: {_some(self._unknown)}")
@@ -231,7 +227,7 @@ class _Corpus:
         if totals.invalid_intervals:
             notes.append(f"{totals.invalid_intervals} intervals are not finite or end before they start; listed")
         if totals.truncated_segments:
-            notes.append(f"{totals.truncated_segments} segments were cut to {self._options.max_length} words")
+            notes.append(f"{totals.truncated_segments} segments were cut to {self.options.max_length} words")
         return tuple(notes)
 
     def summary(self, totals: Totals, notes: Sequence[str]) -> dict[str, Any]:
@@ -240,15 +236,15 @@ class _Corpus:
         files |= {f"feature {name}": file for name, file in self._features.items()}
         return {
             "totals": asdict(totals),
-            "options": asdict(self._options),
+            "options": asdict(self.options),
             "files": {
                 part: {"path": str(file.path), "root": file.root, "videos": len(file.videos)}
                 for part, file in files.items()
             },
             "dims": self.dims,
             "folds": {
-                "path": str(self._sources.folds) if self._sources.folds else None,
-                "seed": None if self._sources.folds else self._sources.seed,
+                "path": str(self.sources.folds) if self.sources.folds else None,
+                "seed": None if self.sources.folds else self.sources.seed,
                 "in_no_file": self._unknown,
             },
             "notes": list(notes),

@@ -36,7 +36,7 @@ OTHER := $(filter-out $(RUNTIME) $(DEV),$(wildcard $(VENV)/.installed-*))
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(RUNTIME) ## generate a small corpus, then fit, test and predict MFM on it (ARGS="--output DIR")
+demo: $(RUNTIME) ## generate a small corpus, then fit, test and examine MFM on it (ARGS="--output DIR")
 	$(BIN)/mfm demo $(ARGS)
 
 test: lint types unit ## lint, types and all fast tests

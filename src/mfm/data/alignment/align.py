@@ -108,13 +108,13 @@ def align_video(
         nonfinite[name] = int((~storable(frames.values[fates == Fate.USED])).sum())
 
     samples, reports = [], []
-    for index in np.flatnonzero(segment_fates == Fate.USED):
+    for index in np.flatnonzero(segment_fates == Fate.USED).tolist():
         first, after = np.searchsorted(taken.outer, [index, index + 1], "left")
         chosen = taken.inner[first:after][kept[first:after]]
         if not len(chosen):
             segment_fates[index] = Fate.NO_WORDS
             continue
-        sample = _sample(f"{video}$_${index}", words, labels.values[index], chosen, reduced)
+        sample = _sample(f"{video}$_${labels.numbers[index]}", words, labels.values[index], chosen, reduced)
         if not any(len(steps) for steps in sample.steps.values()):
             segment_fates[index] = Fate.NO_FRAMES
             continue
@@ -131,7 +131,8 @@ def align_video(
         segments=Tally.of(segment_fates),
         samples=reports,
         dropped_segments={
-            f"{video}$_${index}": Fate(segment_fates[index]).label for index in np.flatnonzero(segment_fates)
+            f"{video}$_${labels.numbers[index]}": Fate(segment_fates[index]).label
+            for index in np.flatnonzero(segment_fates).tolist()
         },
         invalid_intervals=invalid.listed,
         nonfinite_values=nonfinite,

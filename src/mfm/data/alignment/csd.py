@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -32,10 +32,16 @@ class Frames:
     Attributes:
         intervals: (n, 2) float64, start and end in seconds; as in the file, so perhaps NaN or end before start.
         values: (n, D) float32 or float64 as in the file (other number types become float64).
+        numbers: n numbers of the rows: k where each came alone from a key `video[k]`, the position otherwise.
     """
 
     intervals: Intervals
     values: NDArray[np.floating[Any]]
+    numbers: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.numbers) != len(self.intervals):
+            object.__setattr__(self, "numbers", range(len(self.intervals)))
 
     def __len__(self) -> int:
         return len(self.intervals)
@@ -131,7 +137,9 @@ class ComputationalSequence:
                 "one number of them, at least 1, is needed"
             )
         filled = [part for part in values if len(part)] or values[:1]
-        return Frames(np.concatenate([intervals for intervals, _ in parts]), np.concatenate(filled))
+        keys = [_PART.fullmatch(key) for key in self.videos[video]]
+        alone = [int(key[2]) for key in keys if key] if all(len(part) == 1 for part in values) else ()
+        return Frames(np.concatenate([intervals for intervals, _ in parts]), np.concatenate(filled), alone)
 
     def words(self, video: str) -> Words:
         """Read the words of a video.

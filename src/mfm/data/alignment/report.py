@@ -76,7 +76,7 @@ class SegmentReport:
     """A segment that became a sample.
 
     Attributes:
-        id: `video$_$k`, k counted from 0 in the order of the label file.
+        id: `video$_$k`, k counted from 0 in the order of the label file, or that of its key `video[k]`.
         steps: Its words, after truncation.
         truncated: Words beyond the maximum length.
         coverage: Modality -> share of the steps that have a frame, in [0, 1].

@@ -133,3 +133,18 @@ def test_numbers_beyond_a_float32_do_not_count():
     samples, report = align_video("v", "train", pivot, segments, {"x": track}, {"x": 2}, AlignmentOptions())
     assert samples[0].steps["x"].tolist() == [[1.0, 3.0]]
     assert report.nonfinite_values == {"x": 1}
+
+
+@pytest.mark.parametrize(("how", "vector"), [("mean", [3, 3]), ("max", [4, 4]), ("last", [4, 2]), ("weighted", None)])
+def test_reductions_of_two_words(how, vector):
+    frames = [((2, 3), [4, math.nan]), ((1, 1.5), [2, 4]), ((1.5, 2.25), [3, 2]), ((0, 1), [9, 9])]
+    samples, _ = aligned([((0, 1), "a"), ((1, 3), "b")], [(0, 3)], {"x": frames}, AlignmentOptions(how))
+    expected = {"weighted": [(4 + 2 * 0.5 + 3 * 0.75) / 2.25, (4 * 0.5 + 2 * 0.75) / 1.25]}.get(how, vector)
+    np.testing.assert_allclose(samples[0].steps["x"], [[9, 9], expected], rtol=1e-6)
+
+
+def test_containment_includes_the_ends():
+    words = [((2, 2), "end"), ((0, 0), "start"), ((1, 2.5), "beyond")]
+    frames = {"x": [((0, 3), [1, 1])]}
+    samples, _ = aligned([*words, ((0, 2), "whole")], [(0, 2)], frames, AlignmentOptions(membership="containment"))
+    assert samples[0].words == ("start", "whole", "end")

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ examples:
   mfm data align --pivot words.csd --feature text=glove.csd --feature audio=covarep.csd --feature vision=facet.csd \\
       --labels labels.csd --folds mosi.json --output mosi.h5
   mfm data align --pivot words.csd --feature text=glove.csd --labels labels.csd --output mosi.h5 --require-all
+  mfm data align --config align-mosi.yaml --folds mosi.json --output mosi.h5
   mfm fit --config mosi.yaml --data.path mosi.h5
 
 a frame belongs to a word when they share more than --min-overlap seconds; where none does, the step is a zero vector
@@ -46,6 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
     d = AlignmentOptions()
     add = parser.add_argument
+    add("--config", metavar="F.yaml", help="these options as YAML, a file or a shipped recipe; flags win")
     add("--pivot", required=True, type=Path, metavar="F.csd", help="timestamped words; a word is a step")
     add(
         "--feature",
@@ -55,6 +58,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="modality and its frames; once for each modality",
     )
     add("--labels", required=True, type=Path, metavar="F.csd", help="labelled segments; a segment is a sample")
+    add(
+        "--label-columns",
+        nargs="+",
+        action="extend",
+        metavar="NAME=COLUMNS",
+        help="label arrays of the store and their columns in the file, for example labels=0 emotions=1-6 (default: "
+        "labels, with all)",
+    )
     add("--folds", type=Path, metavar="F.json", help="videos of train, valid and test; drawn by --seed without it")
     add("--output", required=True, type=Path, metavar="X.h5", help="store to write")
     add("--report", type=Path, metavar="R.json", help="report to write (default: X.report.json beside the store)")
@@ -120,7 +131,13 @@ def run(options: argparse.Namespace) -> int:
 
     report = options.report or options.output.with_name(f"{options.output.stem}.report.json")
     sources = Sources(
-        options.pivot, _features(options.feature), options.labels, options.folds, options.fractions, options.seed
+        options.pivot,
+        _features(options.feature),
+        options.labels,
+        options.folds,
+        options.fractions,
+        options.seed,
+        _columns(options.label_columns),
     )
     alignment = AlignmentOptions(
         reduction=options.reduce,
@@ -190,6 +207,21 @@ def _features(given: Sequence[str]) -> dict[str, Path]:
             )
         found[name] = Path(path)
     return found
+
+
+def _columns(given: Sequence[str] | None) -> dict[str, tuple[int, ...]] | None:
+    """`["labels=0", "emotions=1-3,5"]` -> `{"labels": (0,), "emotions": (1, 2, 3, 5)}`."""
+    found: dict[str, tuple[int, ...]] = {}
+    for item in given or ():
+        name, _, columns = item.partition("=")
+        ranges = [re.fullmatch(r"(\d+)(?:-(\d+))?", part) for part in columns.split(",")]
+        if not name or not all(ranges) or name in found:
+            raise ConfigurationError(
+                f"--label-columns takes NAME=COLUMNS, each name once, for example labels=0 emotions=1-6, got {item!r}"
+            )
+        spans = [(int(one[1]), int(one[2] or one[1])) for one in ranges if one]
+        found[name] = tuple(column for first, last in spans for column in range(first, last + 1))
+    return found or None
 
 
 @contextlib.contextmanager

@@ -19,6 +19,7 @@ from mfm.cli.export import DESCRIPTION as EXPORT
 from mfm.cli.export import EXAMPLES as EXPORT_EXAMPLES
 from mfm.cli.export import add_options as export_options
 from mfm.cli.export import run as export
+from mfm.cli.option_file import OptionFileParser
 from mfm.cli.progress import progress_bar
 from mfm.corpora import CORPORA, get_corpus
 from mfm.errors import ConfigurationError, DataFormatError
@@ -102,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mfm data", description=_DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=OptionFileParser)
 
     def add(
         name: str, run: Callable[[argparse.Namespace], int], says: str, description: str, examples: str

@@ -58,12 +58,19 @@ class StoreStream:
         guarded: What it writes to.
         dims: Modality -> D.
         dtypes: Modality -> type in the source, for the record.
+        label_columns: Label array -> its columns of the samples' labels; one array `labels` by default.
     """
 
     def __init__(
-        self, file: h5py.File, guarded: GuardedFile, dims: Mapping[str, int], dtypes: Mapping[str, str]
+        self,
+        file: h5py.File,
+        guarded: GuardedFile,
+        dims: Mapping[str, int],
+        dtypes: Mapping[str, str],
+        label_columns: Mapping[str, Sequence[int]] | None = None,
     ) -> None:
         self._file, self._guarded, self._dims, self._dtypes = file, guarded, dims, dtypes
+        self._label_columns = label_columns
         self._splits: dict[str, _SplitStream] = {}
 
     @property
@@ -79,7 +86,7 @@ class StoreStream:
         """
         if split not in self._splits:
             group = self._file.create_group(f"splits/{encode_name(split)}")
-            self._splits[split] = _SplitStream(group, self._dims, self._dtypes)
+            self._splits[split] = _SplitStream(group, self._dims, self._dtypes, self._label_columns)
         self._splits[split].append(sample)
         self._guarded.check()
 
@@ -113,7 +120,12 @@ class StoreStream:
 
 @contextmanager
 def stream_store(
-    path: str | Path, dims: Mapping[str, int], dtypes: Mapping[str, str], *, overwrite: bool = False
+    path: str | Path,
+    dims: Mapping[str, int],
+    dtypes: Mapping[str, str],
+    *,
+    label_columns: Mapping[str, Sequence[int]] | None = None,
+    overwrite: bool = False,
 ) -> Iterator[StoreStream]:
     """Open a store for writing sample by sample; call `finish` at the end.
 
@@ -124,6 +136,7 @@ def stream_store(
         path: File to write.
         dims: Modality -> D.
         dtypes: Modality -> type in the source, for the record.
+        label_columns: Label array -> its columns of the samples' labels; one array `labels` by default.
         overwrite: Replace an existing file.
 
     Raises:
@@ -136,7 +149,7 @@ def stream_store(
     with whole_file(target) as temporary, temporary.open("wb+") as raw:
         guarded = GuardedFile(raw)
         with h5py.File(guarded, "w") as file:
-            yield StoreStream(file, guarded, dims, dtypes)
+            yield StoreStream(file, guarded, dims, dtypes, label_columns)
         guarded.check()
 
 
@@ -181,8 +194,14 @@ class _Rows:
 class _SplitStream:
     """One split that is being written."""
 
-    def __init__(self, group: h5py.Group, dims: Mapping[str, int], dtypes: Mapping[str, str]) -> None:
-        self._group, self._dims = group, dims
+    def __init__(
+        self,
+        group: h5py.Group,
+        dims: Mapping[str, int],
+        dtypes: Mapping[str, str],
+        label_columns: Mapping[str, Sequence[int]] | None,
+    ) -> None:
+        self._group, self._dims, self._label_columns = group, dims, label_columns
         self.ids: list[str] = []
         self._transcripts: list[str] = []
         self._labels: list[NDArray[np.float64]] = []
@@ -226,7 +245,9 @@ class _SplitStream:
         group.attrs["has_ids"] = True
         group.create_dataset("ids", data=self.ids, dtype=string)
         group.create_dataset("raw_text", data=self._transcripts, dtype=string)
-        group.create_dataset(f"labels/{_LABELS}", data=np.stack(self._labels))
+        labels = np.stack(self._labels)
+        for name, columns in (self._label_columns or {_LABELS: range(labels.shape[1])}).items():
+            group.create_dataset(f"labels/{encode_name(name)}", data=labels[:, list(columns)])
         group.create_dataset("words/offsets", data=_offsets(self._counts))
         for rows in (self._words, self._times, *self._values.values(), *self._observed.values()):
             rows.finish()

@@ -113,7 +113,7 @@ def _write(
     with (
         whole_file(report) as written,
         written.open("w", encoding="utf-8") as text,
-        stream_store(output, corpus.dims, corpus.dtypes, overwrite=True) as store,
+        stream_store(output, corpus.dims, corpus.dtypes, label_columns=sources.label_columns, overwrite=True) as store,
     ):
         writer = ReportWriter(text)
         aligned = aligned_videos(jobs, sources, corpus.dims, corpus.options, finished, workers)
@@ -163,6 +163,7 @@ class _Corpus:
         first = {name: file.frames(file.first()).values for name, file in features.items()}
         self.dims = {name: values.shape[1] for name, values in first.items()}
         self.dtypes = {name: str(values.dtype) for name, values in first.items()}
+        self._check_columns(labels.frames(labels.first()).values.shape[1])
         everywhere = sorted({video for file in (pivot, labels, *features.values()) for video in file.videos})
         self._unknown = unknown_videos(self._folds, everywhere) if sources.folds else []
         by_split = sorted(everywhere, key=lambda video: (self._place(video), video))
@@ -179,6 +180,14 @@ class _Corpus:
                 raise DataFormatError(
                     f"{file.path} ({name}) has none of the {len(common)} videos that have words and labels; "
                     "give the file of this corpus"
+                )
+
+    def _check_columns(self, width: int) -> None:
+        for name, columns in (self.sources.label_columns or {}).items():
+            if any(column >= width for column in columns):
+                raise ConfigurationError(
+                    f"the label array {name!r} is to have column {max(columns)}, counted from 0, but "
+                    f"{self._labels.path} has {width}; name columns that are there"
                 )
 
     def _place(self, video: str) -> int:
@@ -242,6 +251,7 @@ class _Corpus:
                 for part, file in files.items()
             },
             "dims": self.dims,
+            "label_columns": self.sources.label_columns,
             "folds": {
                 "path": str(self.sources.folds) if self.sources.folds else None,
                 "seed": None if self.sources.folds else self.sources.seed,

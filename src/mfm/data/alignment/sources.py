@@ -18,6 +18,7 @@ class Sources:
         folds: JSON of splits; None for a split drawn by `seed`.
         fractions: Shares of train, valid and test of that draw.
         seed: Of that draw.
+        label_columns: Label array of the store -> columns of the label file; None for one array `labels` with all.
     """
 
     pivot: Path
@@ -26,6 +27,7 @@ class Sources:
     folds: Path | None = None
     fractions: Sequence[float] = (0.7, 0.1, 0.2)
     seed: int = 0
+    label_columns: Mapping[str, Sequence[int]] | None = None
 
     @property
     def files(self) -> dict[str, Path]:

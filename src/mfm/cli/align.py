@@ -43,8 +43,14 @@ VIDEO$_$K, K counted from 0 in the order of the label file.
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `mfm data align`."""
-    from mfm.data.alignment.align import AlignmentOptions, InvalidIntervals, Membership
-    from mfm.data.alignment.intervals import Reduction
+    from mfm.data.alignment.placing import (
+        AlignmentOptions,
+        HowFrames,
+        InvalidIntervals,
+        Membership,
+        Wordless,
+        WordOrder,
+    )
 
     d = AlignmentOptions()
     add = parser.add_argument
@@ -74,10 +80,17 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=int, default=1, metavar="N", help="processes; the result is the same (default: 1)")
     add(
         "--reduce",
-        choices=get_args(Reduction),
+        choices=get_args(HowFrames),
         default=d.reduction,
         help="frames of a word to one vector, per dimension over finite values: mean (default), max, last (of the "
-        "frame that starts last), weighted (mean by shared seconds)",
+        "frame that starts last), weighted (mean by shared seconds); all: kept as they are, word by word",
+    )
+    add(
+        "--nearest-within",
+        type=float,
+        metavar="S",
+        help="a word without a frame gets the nearest one, by midpoints, at most S seconds away (default: a zero "
+        "vector marked as unobserved)",
     )
     add(
         "--membership",
@@ -94,7 +107,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="WORD",
         help="words to drop (default: sp); none to keep all",
     )
+    add("--word-order", choices=get_args(WordOrder), default=d.word_order, help="of a segment (default: start)")
     add("--max-length", type=int, metavar="N", help="keep the first N words of a segment (default: all)")
+    add(
+        "--wordless",
+        choices=get_args(Wordless),
+        default=d.wordless,
+        help="segments without words: drop and list (default), keep where they have frames, or refuse",
+    )
     add(
         "--invalid-intervals",
         choices=get_args(InvalidIntervals),
@@ -102,6 +122,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="end before start, or not finite: drop and list (default), or refuse",
     )
     add("--require-all", action="store_true", help="leave out (and list) videos that a feature file lacks")
+    add("--unaligned", action="store_true", help="keep each modality's own frames of a segment")
+    for option, meaning in (("pool", "frames averaged to one step"), ("max-frames", "steps kept of a segment")):
+        metavar = "NAME=N"
+        add(f"--{option}", nargs="+", action="extend", metavar=metavar, help=f"unaligned: {meaning}, by modality")
     add(
         "--fractions",
         nargs=3,
@@ -147,6 +171,12 @@ def run(options: argparse.Namespace) -> int:
         max_length=options.max_length,
         invalid_intervals=options.invalid_intervals,
         require_all=options.require_all,
+        nearest_within=options.nearest_within,
+        word_order=options.word_order,
+        wordless=options.wordless,
+        unaligned=options.unaligned,
+        pool=_numbers("--pool", options.pool),
+        max_frames=_numbers("--max-frames", options.max_frames),
     )
     command = os.environ.get("MFM_COMMAND") or shlex.join(["mfm", *sys.argv[1:]])
     try:
@@ -206,6 +236,16 @@ def _features(given: Sequence[str]) -> dict[str, Path]:
                 f"--feature {name} is given twice, {found[name]} and {path}; name each modality once"
             )
         found[name] = Path(path)
+    return found
+
+
+def _numbers(option: str, given: Sequence[str] | None) -> dict[str, int]:
+    found = {}
+    for item in given or ():
+        name, _, number = item.partition("=")
+        if not name or not number.isdigit():
+            raise ConfigurationError(f"{option} takes NAME=N, for example audio=10, got {item!r}")
+        found[name] = int(number)
     return found
 
 

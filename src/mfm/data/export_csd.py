@@ -58,6 +58,8 @@ def export_csd(
     _check_target(target, overwrite)
     places, notes = _places(data)
     files = _files(data, places)
+    if not data.aligned and any(split.words is not None for split in data.splits.values()):
+        notes.append("words are left out: the corpus does not know when its frames were")
     temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent))
     try:
         for done, (name, content) in enumerate(files.items()):
@@ -150,11 +152,16 @@ def _files(data: CorpusData, places: list[_Place]) -> dict[str, Callable[[], _Ro
         raise DataFormatError(f"{data.path} has no features; there is nothing to export")
     for name in modalities:
         add(name, lambda name=name: _features(data, places, name))  # type: ignore[misc]
-    if any(split.words is not None for split in data.splits.values()):
+    if _has_words(data):
         add(WORDS, lambda: _words(data, places))
     for name in sorted({label for split in data.splits.values() for label in split.labels}):
         add(name, lambda name=name: _labels(data, places, name))  # type: ignore[misc]
     return files
+
+
+def _has_words(data: CorpusData) -> bool:
+    """Whether words have times that are those of the steps, too."""
+    return data.aligned and any(split.words is not None for split in data.splits.values())
 
 
 def _features(data: CorpusData, places: list[_Place], name: str) -> _Rows:

@@ -1,4 +1,4 @@
-"""Writing an aligned store sample by sample, for sources that do not fit into memory; see `mfm.data.store`."""
+"""Writing a store sample by sample, for sources that do not fit into memory; see `mfm.data.store`."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _BUFFER_BYTES = 1024 * 1024  # of each modality
 
 @dataclass(frozen=True)
 class WordSample:
-    """A sample whose steps are words.
+    """A sample whose steps are words, or frames beside its words.
 
     Attributes:
         id: Its name.
         words: L words, by start.
         intervals: (L, 2) float64, their start and end in seconds of the video.
         labels: (K,) float64.
-        steps: Modality -> (L, D) float32, or (0, D) where it is absent.
-        observed: Modality -> (L,) or (0,), whether there is an observation at a step; the others are zero vectors.
+        steps: Modality -> (L, D) float32, or (0, D) where it is absent; unaligned: of any length.
+        observed: Modality -> (steps,), whether there is an observation at a step; the others are zero vectors.
     """
 
     id: str
@@ -59,6 +59,7 @@ class StoreStream:
         dims: Modality -> D.
         dtypes: Modality -> type in the source, for the record.
         label_columns: Label array -> its columns of the samples' labels; one array `labels` by default.
+        aligned: Whether step t of every modality is word t.
     """
 
     def __init__(
@@ -68,7 +69,9 @@ class StoreStream:
         dims: Mapping[str, int],
         dtypes: Mapping[str, str],
         label_columns: Mapping[str, Sequence[int]] | None = None,
+        aligned: bool = True,
     ) -> None:
+        self._aligned = aligned
         self._file, self._guarded, self._dims, self._dtypes = file, guarded, dims, dtypes
         self._label_columns = label_columns
         self._splits: dict[str, _SplitStream] = {}
@@ -104,7 +107,7 @@ class StoreStream:
             split.finish()
         self._file.flush()
         self._guarded.check()
-        content = ContentHash(aligned=True)
+        content = ContentHash(self._aligned)
         written = _OpenStore(self._file)
         for name in split_order(self._splits):
             data = read_split(written, self._file["splits"][encode_name(name)])
@@ -114,7 +117,7 @@ class StoreStream:
                 assert isinstance(sequences, StoredSequences)
                 content.sequences(modality, sequences)
                 hash_values(content, sequences)
-        write_attributes(self._file, True, notes, provenance, content.hexdigest())
+        write_attributes(self._file, self._aligned, notes, provenance, content.hexdigest())
         return content.hexdigest()
 
 
@@ -125,6 +128,7 @@ def stream_store(
     dtypes: Mapping[str, str],
     *,
     label_columns: Mapping[str, Sequence[int]] | None = None,
+    aligned: bool = True,
     overwrite: bool = False,
 ) -> Iterator[StoreStream]:
     """Open a store for writing sample by sample; call `finish` at the end.
@@ -137,6 +141,7 @@ def stream_store(
         dims: Modality -> D.
         dtypes: Modality -> type in the source, for the record.
         label_columns: Label array -> its columns of the samples' labels; one array `labels` by default.
+        aligned: Whether step t of every modality is word t.
         overwrite: Replace an existing file.
 
     Raises:
@@ -149,7 +154,7 @@ def stream_store(
     with whole_file(target) as temporary, temporary.open("wb+") as raw:
         guarded = GuardedFile(raw)
         with h5py.File(guarded, "w") as file:
-            yield StoreStream(file, guarded, dims, dtypes, label_columns)
+            yield StoreStream(file, guarded, dims, dtypes, label_columns, aligned)
         guarded.check()
 
 

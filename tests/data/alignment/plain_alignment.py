@@ -3,7 +3,7 @@
 import math
 
 
-def plain_video(words, labels, features, *, how, membership, minimum, pauses, max_length):
+def plain_video(words, labels, features, *, how, membership, minimum, pauses, max_length, within=None, by_file=False):
     """Align one video.
 
     Args:
@@ -25,7 +25,7 @@ def plain_video(words, labels, features, *, how, membership, minimum, pauses, ma
             for index, fate in enumerate(fates["words"])
             if fate is None and belongs(words[index], labels[segment], membership, minimum)
         ]
-        inside.sort(key=lambda index: (words[index][0], words[index][1], index))
+        inside.sort(key=lambda index: index if by_file else (words[index][0], words[index][1], index))
         chosen = inside if max_length is None else inside[:max_length]
         kept_words.update(chosen)
         cut_words.update(inside[len(chosen) :])
@@ -37,13 +37,26 @@ def plain_video(words, labels, features, *, how, membership, minimum, pauses, ma
                 "used" if index in kept_words else "truncated" if index in cut_words else "outside_segments"
             )
     for name, frames in features.items():
+        nearest_of = set()
         for chosen, vectors in samples.values():
             for step, index in enumerate(chosen):
                 vectors[name][step] = vector_of(words[index], frames, fates[name], how, minimum)
+                if vectors[name][step] is None and within is not None:
+                    row = nearest_row(words[index], frames, fates[name], within)
+                    if row is not None:
+                        vectors[name][step] = [value if finite(value) else 0.0 for value in frames[row][2]]
+                        nearest_of.add(row)
         fates[name] = [
-            fate or last_fate(frame, words, kept_words, cut_words, [labels[s] for s in segments], minimum)
-            for fate, frame in zip(fates[name], frames, strict=True)
+            fate
+            or ("used" if row in nearest_of else None)
+            or last_fate(frame, words, kept_words, cut_words, [labels[s] for s in segments], minimum)
+            for row, (fate, frame) in enumerate(zip(fates[name], frames, strict=True))
         ]
+    seen = {
+        index for chosen, vectors in samples.values() for index in chosen
+        if any(vector is not None for found in vectors.values() for vector in found)
+    }  # fmt: skip
+    fates["words"] = ["no_frames" if f == "used" and i not in seen else f for i, f in enumerate(fates["words"])]
     return samples, {source: {fate: found.count(fate) for fate in set(found)} for source, found in fates.items()}
 
 
@@ -99,6 +112,14 @@ def vector_of(word, frames, fates, how, minimum):
         else:
             vector.append(sum(value * weight for value, weight in there) / sum(weight for _, weight in there))
     return vector
+
+
+def nearest_row(word, frames, fates, within):
+    middle = (word[0] + word[1]) / 2
+    rows = [row for row, fate in enumerate(fates) if fate is None]
+    distance = {row: abs((frames[row][0] + frames[row][1]) / 2 - middle) for row in rows}
+    near = [row for row in rows if distance[row] <= within]
+    return min(near, key=lambda row: (distance[row], *frames[row][:2], row), default=None)
 
 
 def last_fate(frame, words, kept, cut, segments, minimum):

@@ -50,9 +50,11 @@ def aligned(words, labels, features, options):
     membership=st.sampled_from(["midpoint", "overlap", "containment"]),
     max_length=st.sampled_from([None, 1, 2]),
     minimum=st.sampled_from([1e-5, 0.0, 0.6]),
+    within=st.sampled_from([None, None, 0.0, 0.75, 3.0]),
+    order=st.sampled_from(["start", "file"]),
 )
-def test_equals_a_plain_scan(words, labels, first, second, how, membership, max_length, minimum):
-    options = AlignmentOptions(how, membership, minimum, ("sp",), max_length)
+def test_equals_a_plain_scan(words, labels, first, second, how, membership, max_length, minimum, within, order):
+    options = AlignmentOptions(how, membership, minimum, ("sp",), max_length, nearest_within=within, word_order=order)
     samples, report = aligned(words, labels, {"x": first, "y": second}, options)
     wanted, fates = plain_video(
         rows(words),
@@ -63,6 +65,8 @@ def test_equals_a_plain_scan(words, labels, first, second, how, membership, max_
         minimum=minimum,
         pauses=("sp",),
         max_length=max_length,
+        within=within,
+        by_file=order == "file",
     )
     some = {key: value for key, value in wanted.items() if any(v is not None for m in value[1].values() for v in m)}
     assert [sample.id for sample in samples] == [f"v$_${segment}" for segment in sorted(some)]

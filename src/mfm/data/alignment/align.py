@@ -4,54 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mfm.data.alignment.csd import Frames, Intervals, Words
-from mfm.data.alignment.intervals import (
-    Pairs,
-    Reduction,
-    by_start,
-    containing,
-    holding_midpoints,
-    overlapping,
-    reduce_frames,
-    storable,
+from mfm.data.alignment.intervals import Pairs, by_start, storable
+from mfm.data.alignment.placing import (
+    AlignmentOptions,
+    InvalidIntervals,
+    NoSteps,
+    Placed,
+    members,
+    place_in_segments,
+    place_on_words,
 )
 from mfm.data.alignment.report import Fate, Fates, SegmentReport, Tally, VideoReport
 from mfm.data.records import BoolArray, IntArray
 from mfm.data.store_stream import WordSample
 from mfm.errors import DataFormatError
 
-Membership = Literal["midpoint", "overlap", "containment"]
-InvalidIntervals = Literal["drop", "refuse"]
-
-
-@dataclass(frozen=True)
-class AlignmentOptions:
-    """How a video is aligned.
-
-    Attributes:
-        reduction: How the frames of a word become one vector; see `reduce_frames`.
-        membership: When a word belongs to a segment: `midpoint` in [start, end); `overlap` of more than `min_overlap`;
-            `containment` from start to end.
-        min_overlap: A frame belongs to a word when they share more than this, in seconds.
-        pauses: Words of the pivot that are dropped, compared exactly.
-        max_length: Most words of a segment, the first ones are kept; None for all.
-        invalid_intervals: Of frames, words and segments that are not finite or end before they start: `drop` (and list)
-            or `refuse`.
-        require_all: Leave out videos that a feature file lacks, instead of marking the modality as absent.
-    """
-
-    reduction: Reduction = "mean"
-    membership: Membership = "midpoint"
-    min_overlap: float = 1e-5
-    pauses: tuple[str, ...] = ("sp",)
-    max_length: int | None = None
-    invalid_intervals: InvalidIntervals = "drop"
-    require_all: bool = False
+__all__ = ["AlignmentOptions", "align_video"]
 
 
 def align_video(
@@ -83,44 +55,37 @@ def align_video(
     invalid = _Invalid(video, options.invalid_intervals)
     segment_fates = invalid.of("labels", labels.intervals)
     word_fates = _word_fates(words, invalid, options)
-    taken = _members(labels.intervals, segment_fates, words.intervals, word_fates, options)
-    position = np.arange(len(taken.outer)) - np.searchsorted(taken.outer, taken.outer, "left")
-    kept = position < (len(words) if options.max_length is None else options.max_length)
-    eligible = word_fates == Fate.USED
-    word_fates[eligible] = Fate.OUTSIDE_SEGMENTS
-    word_fates[taken.inner] = Fate.TRUNCATED
-    word_fates[taken.inner[kept]] = Fate.USED
-
-    valid_segments = labels.intervals[segment_fates == Fate.USED]
-    reduced: dict[str, tuple[NDArray[np.float32], BoolArray]] = {}
+    spoken = _words_of_segments(labels.intervals, segment_fates, words, word_fates, options)
+    for index in np.flatnonzero(segment_fates == Fate.USED).tolist():
+        if not len(spoken.of(index)) and options.wordless != "keep":
+            segment_fates[index] = Fate.NO_WORDS
+            if options.wordless == "refuse":
+                raise DataFormatError(
+                    f"segment {labels.numbers[index]} of video {video!r} has no word of the pivot; mend the files, or "
+                    "have such segments dropped and listed with --wordless drop"
+                )
+    placed: dict[str, Placed] = {}
     tallies: dict[str, Tally] = {}
     nonfinite: dict[str, int] = {}
+    valid = segment_fates != Fate.INVALID_INTERVAL
     for name, frames in features.items():
         if frames is None or not len(frames):
-            reduced[name] = np.zeros((len(words), dims[name]), np.float32), np.zeros(len(words), np.bool_)
+            placed[name] = Placed(NoSteps(dims[name]), np.zeros(len(words), dtype=np.bool_))
             tallies[name] = Tally()
             continue
         _check_width(video, name, frames, dims[name])
         fates = _frame_fates(frames, invalid.of(name, frames.intervals))
-        pairs = _frames_of_words(frames, fates, words.intervals, word_fates, valid_segments, options)
-        reduced[name] = reduce_frames(frames.values, pairs, len(words), options.reduction)
+        if options.unaligned:
+            rows = np.flatnonzero(segment_fates == Fate.USED)
+            segments = labels.intervals[rows]
+            placed[name] = place_in_segments(frames, fates, words.intervals, word_fates, segments, rows, options, name)
+        else:
+            segments = labels.intervals[valid]
+            placed[name] = place_on_words(frames, fates, words.intervals, word_fates, segments, options)
         tallies[name] = Tally.of(fates)
         nonfinite[name] = int((~storable(frames.values[fates == Fate.USED])).sum())
-
-    samples, reports = [], []
-    for index in np.flatnonzero(segment_fates == Fate.USED).tolist():
-        first, after = np.searchsorted(taken.outer, [index, index + 1], "left")
-        chosen = taken.inner[first:after][kept[first:after]]
-        if not len(chosen):
-            segment_fates[index] = Fate.NO_WORDS
-            continue
-        sample = _sample(f"{video}$_${labels.numbers[index]}", words, labels.values[index], chosen, reduced)
-        if not any(len(steps) for steps in sample.steps.values()):
-            segment_fates[index] = Fate.NO_FRAMES
-            continue
-        samples.append(sample)
-        coverage = {name: float(seen.mean()) if len(seen) else 0.0 for name, seen in sample.observed.items()}
-        reports.append(SegmentReport(sample.id, len(chosen), int(after - first) - len(chosen), coverage))
+    samples, reports = _samples(video, words, labels, segment_fates, spoken, placed)
+    _settle_words(word_fates, spoken, segment_fates)
     return samples, VideoReport(
         video=video,
         split=split,
@@ -136,7 +101,83 @@ def align_video(
         },
         invalid_intervals=invalid.listed,
         nonfinite_values=nonfinite,
+        filled={name: one.filled for name, one in placed.items() if one.filled},
     )
+
+
+@dataclass(frozen=True)
+class _Spoken:
+    """The words of each segment: (segment, word) pairs, and which of them are kept."""
+
+    pairs: Pairs
+    kept: BoolArray
+
+    def of(self, segment: int) -> IntArray:
+        """Words of a segment that are kept."""
+        first, after = np.searchsorted(self.pairs.outer, [segment, segment + 1], "left")
+        return self.pairs.inner[first:after][self.kept[first:after]]
+
+    def cut(self, segment: int) -> int:
+        """How many are not."""
+        first, after = np.searchsorted(self.pairs.outer, [segment, segment + 1], "left")
+        return int((~self.kept[first:after]).sum())
+
+
+def _words_of_segments(
+    segments: Intervals, segment_fates: Fates, words: Words, word_fates: Fates, options: AlignmentOptions
+) -> _Spoken:
+    """Find the words of each segment; settles the fates of those that are not dropped yet."""
+    rows, columns = np.flatnonzero(segment_fates == Fate.USED), np.flatnonzero(word_fates == Fate.USED)
+    found = members(segments[rows], words.intervals[columns], options)
+    pairs = Pairs(rows[found.outer], columns[found.inner], found.shared)
+    if options.word_order == "file":
+        order = np.lexsort((pairs.inner, pairs.outer))
+        pairs = Pairs(pairs.outer[order], pairs.inner[order], pairs.shared[order])
+    position = np.arange(len(pairs.outer)) - np.searchsorted(pairs.outer, pairs.outer, "left")
+    kept = position < (len(words) if options.max_length is None else options.max_length)
+    word_fates[columns] = Fate.OUTSIDE_SEGMENTS
+    word_fates[pairs.inner] = Fate.TRUNCATED
+    word_fates[pairs.inner[kept]] = Fate.USED
+    return _Spoken(pairs, kept)
+
+
+def _samples(
+    video: str, words: Words, labels: Frames, segment_fates: Fates, spoken: _Spoken, placed: Mapping[str, Placed]
+) -> tuple[list[WordSample], list[SegmentReport]]:
+    """Samples of the segments that have a step of any modality; settles the fates of the others."""
+    samples, reports = [], []
+    for index in np.flatnonzero(segment_fates == Fate.USED).tolist():
+        chosen = spoken.of(index)
+        found = {name: one.steps.of(index, chosen) for name, one in placed.items()}
+        if not any(len(steps) for steps, _ in found.values()):
+            segment_fates[index] = Fate.NO_FRAMES
+            continue
+        name = f"{video}$_${labels.numbers[index]}"
+        texts = tuple(words.texts[row] for row in chosen.tolist())
+        samples.append(
+            WordSample(
+                name,
+                texts,
+                words.intervals[chosen],
+                labels.values[index].astype(np.float64),
+                {modality: steps for modality, (steps, _) in found.items()},
+                {modality: seen for modality, (_, seen) in found.items()},
+            )
+        )
+        coverage = {
+            modality: float(one.covered[chosen].mean()) if len(chosen) else 0.0 for modality, one in placed.items()
+        }
+        lengths = {modality: len(steps) for modality, (steps, _) in found.items()}
+        reports.append(SegmentReport(name, len(chosen), spoken.cut(index), coverage, lengths))
+    return samples, reports
+
+
+def _settle_words(word_fates: Fates, spoken: _Spoken, segment_fates: Fates) -> None:
+    """Words that only segments without any frame have are not used."""
+    stays = spoken.kept & (segment_fates[spoken.pairs.outer] == Fate.USED)
+    lost = word_fates == Fate.USED
+    lost[spoken.pairs.inner[stays]] = False
+    word_fates[lost] = Fate.NO_FRAMES
 
 
 class _Invalid:
@@ -194,59 +235,8 @@ def _repeated(intervals: Intervals, content: Callable[[int], Hashable]) -> BoolA
     return repeated
 
 
-def _members(
-    segments: Intervals, segment_fates: Fates, words: Intervals, word_fates: Fates, options: AlignmentOptions
-) -> Pairs:
-    """(segment, word) pairs by row in the files; the words of a segment by start."""
-    rows, columns = np.flatnonzero(segment_fates == Fate.USED), np.flatnonzero(word_fates == Fate.USED)
-    outer, inner = segments[rows], words[columns]
-    if options.membership == "midpoint":
-        found = holding_midpoints(outer, inner)
-    elif options.membership == "containment":
-        found = containing(outer, inner)
-    else:
-        found = overlapping(outer, inner, options.min_overlap)
-    return Pairs(rows[found.outer], columns[found.inner], found.shared)
-
-
-def _frames_of_words(
-    frames: Frames,
-    fates: Fates,
-    words: Intervals,
-    word_fates: Fates,
-    segments: Intervals,
-    options: AlignmentOptions,
-) -> Pairs:
-    """(word, frame) pairs of used words; settles the fates of the frames."""
-    columns = np.flatnonzero(fates == Fate.USED)
-    inner = frames.intervals[columns]
-    rows = np.flatnonzero((word_fates == Fate.USED) | (word_fates == Fate.TRUNCATED))
-    found = overlapping(words[rows], inner, options.min_overlap)
-    used = word_fates[rows[found.outer]] == Fate.USED
-    fates[columns] = Fate.OUTSIDE_SEGMENTS
-    fates[columns[overlapping(segments, inner, options.min_overlap).inner]] = Fate.NO_OVERLAP
-    fates[columns[found.inner]] = Fate.TRUNCATED
-    fates[columns[found.inner[used]]] = Fate.USED
-    return Pairs(rows[found.outer[used]], columns[found.inner[used]], found.shared[used])
-
-
 def _check_width(video: str, name: str, frames: Frames, dim: int) -> None:
     if frames.values.shape[1] != dim:
         raise DataFormatError(
             f"{name} of video {video!r} has {frames.values.shape[1]} features, earlier videos have {dim}; mend the file"
         )
-
-
-def _sample(
-    name: str,
-    words: Words,
-    labels: NDArray[Any],
-    chosen: IntArray,
-    reduced: Mapping[str, tuple[NDArray[np.float32], BoolArray]],
-) -> WordSample:
-    steps, observed = {}, {}
-    for modality, (values, seen) in reduced.items():
-        rows = chosen if seen[chosen].any() else chosen[:0]
-        steps[modality], observed[modality] = values[rows], seen[rows]
-    texts = tuple(words.texts[row] for row in chosen.tolist())
-    return WordSample(name, texts, words.intervals[chosen], labels.astype(np.float64), steps, observed)

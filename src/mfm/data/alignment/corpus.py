@@ -18,7 +18,7 @@ from mfm.data.alignment.sources import Sources
 from mfm.data.alignment.workers import Job, aligned_videos
 from mfm.data.store_content import split_order
 from mfm.data.store_stream import stream_store
-from mfm.errors import ConfigurationError, DataFormatError
+from mfm.errors import ConfigurationError, DataFormatError, nearest
 from mfm.files import whole_file
 
 Progress = Callable[[int, int], None]
@@ -113,7 +113,14 @@ def _write(
     with (
         whole_file(report) as written,
         written.open("w", encoding="utf-8") as text,
-        stream_store(output, corpus.dims, corpus.dtypes, label_columns=sources.label_columns, overwrite=True) as store,
+        stream_store(
+            output,
+            corpus.dims,
+            corpus.dtypes,
+            label_columns=sources.label_columns,
+            aligned=corpus.options.aligned,
+            overwrite=True,
+        ) as store,
     ):
         writer = ReportWriter(text)
         aligned = aligned_videos(jobs, sources, corpus.dims, corpus.options, finished, workers)
@@ -276,6 +283,7 @@ def _check_options(sources: Sources, output: Path, report: Path, options: Alignm
         raise ConfigurationError(f"the least overlap is {options.min_overlap} s; it must be 0 or more")
     if options.max_length is not None and options.max_length < 1:
         raise ConfigurationError(f"the maximum length is {options.max_length} words; it must be at least 1")
+    _check_unaligned(sources, options)
     if output.resolve() == report.resolve():
         raise ConfigurationError(f"store and report are both to be {output}; choose another name for one")
     read = [*sources.files.values(), *([sources.folds] if sources.folds else [])]
@@ -284,3 +292,21 @@ def _check_options(sources: Sources, output: Path, report: Path, options: Alignm
             raise ConfigurationError(f"{target} is a file that is read; choose another name")
         if target.exists() and (target.is_dir() or not overwrite):
             raise ConfigurationError(f"{target} exists already; choose another name or allow overwriting")
+
+
+def _check_unaligned(sources: Sources, options: AlignmentOptions) -> None:
+    if options.nearest_within is not None:
+        if not 0 <= options.nearest_within < float("inf"):
+            raise ConfigurationError(f"the nearest frame within {options.nearest_within} s: give 0 s or more")
+        if not options.aligned:
+            raise ConfigurationError("a nearest frame is for words with one vector each; leave one option out")
+    for what, given in (("pool", options.pool), ("max_frames", options.max_frames)):
+        if given and not options.unaligned:
+            raise ConfigurationError(f"{what} is for unaligned corpora; add --unaligned, or leave it out")
+        for name, number in given.items():
+            if name not in sources.features:
+                raise ConfigurationError(f"{what} names no modality {name!r}: {nearest(name, sources.features)}")
+            if number < 1:
+                raise ConfigurationError(f"{what} of {name!r} is {number}; it must be at least 1")
+    if options.unaligned and options.reduction != AlignmentOptions.reduction:
+        raise ConfigurationError(f"unaligned frames are not reduced to words; leave {options.reduction!r} out")

@@ -77,6 +77,33 @@ def containing(outer: Intervals, inner: Intervals) -> Pairs:
     return _with_shared(outer, inner, i[within], order[j[within]])
 
 
+def nearest(outer: Intervals, inner: Intervals, within: float) -> IntArray:
+    """The inner interval whose midpoint is nearest to that of each outer one.
+
+    Args:
+        outer: (m, 2).
+        inner: (n, 2), n >= 1.
+        within: Largest distance of the midpoints, in seconds.
+
+    Returns:
+        (m,) indices, -1 where none is that near; of several at one distance the first by start, end and position.
+
+    >>> nearest(np.array([[1.0, 3.0], [9.0, 9.0]]), np.array([[2.5, 3.5], [0.5, 1.5]]), 2.0).tolist()
+    [1, -1]
+    """
+    order = by_start(inner)
+    middle = inner[order].mean(axis=1)
+    by_middle = np.argsort(middle, kind="stable")
+    sorted_middle, wanted = middle[by_middle], outer.mean(axis=1)
+    above = np.searchsorted(sorted_middle, wanted, "left")  # the first of equal ones, which is first by start
+    below = np.searchsorted(sorted_middle, sorted_middle[np.maximum(above - 1, 0)], "left")
+    above = np.minimum(above, len(order) - 1)
+    to_above, to_below = (np.abs(sorted_middle[rows] - wanted) for rows in (above, below))
+    earlier = (to_below < to_above) | ((to_below == to_above) & (by_middle[below] < by_middle[above]))
+    chosen = order[by_middle[np.where(earlier, below, above)]]
+    return np.where(np.minimum(to_above, to_below) <= within, chosen, -1).astype(np.int64)
+
+
 def _with_shared(outer: Intervals, inner: Intervals, i: IntArray, j: IntArray) -> Pairs:
     order = by_start(inner)
     rank = np.empty(len(order), dtype=np.int64)

@@ -28,7 +28,7 @@ class Fate(IntEnum):
     NO_OVERLAP = 10  # inside a segment, in no word of it
     OUTSIDE_SEGMENTS = 11
     NO_WORDS = 12  # a segment without words
-    NO_FRAMES = 13  # a segment in which no modality has a frame
+    NO_FRAMES = 13  # a segment in which no modality has a frame, and its words
 
     @property
     def label(self) -> str:
@@ -79,13 +79,15 @@ class SegmentReport:
         id: `video$_$k`, k counted from 0 in the order of the label file, or that of its key `video[k]`.
         steps: Its words, after truncation.
         truncated: Words beyond the maximum length.
-        coverage: Modality -> share of the steps that have a frame, in [0, 1].
+        coverage: Modality -> share of the words that have a frame, in [0, 1].
+        lengths: Modality -> its steps; 0 where it is absent.
     """
 
     id: str
     steps: int
     truncated: int
     coverage: Mapping[str, float]
+    lengths: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -105,6 +107,7 @@ class VideoReport:
         invalid_intervals: (source, row, start, end) of intervals that are not finite or end before they start; the
             source is `pivot`, `labels` or a modality.
         nonfinite_values: Modality -> values in used frames that were left out of the reductions.
+        filled: Modality -> words without a frame that got the nearest one.
     """
 
     video: str
@@ -118,6 +121,7 @@ class VideoReport:
     dropped_segments: Mapping[str, str] = field(default_factory=dict)
     invalid_intervals: Sequence[tuple[str, int, float, float]] = ()
     nonfinite_values: Mapping[str, int] = field(default_factory=dict)
+    filled: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -128,9 +132,10 @@ class Totals:
         videos: Split or reason of skipping -> videos.
         samples: Split -> samples.
         steps: Split -> steps of its samples.
-        observed: Modality -> steps with a frame, over all samples.
+        observed: Modality -> words with a frame, over all samples.
         absent: Modality -> samples without any frame of it.
         words, segments, features: See `VideoReport`.
+        filled: Modality -> words without a frame that got the nearest one.
         truncated_segments: Samples beyond the maximum length.
         invalid_intervals: Intervals that are not finite or end before they start.
     """
@@ -143,6 +148,7 @@ class Totals:
     words: Tally = field(default_factory=Tally)
     segments: Tally = field(default_factory=Tally)
     features: dict[str, Tally] = field(default_factory=dict)
+    filled: dict[str, int] = field(default_factory=dict)
     truncated_segments: int = 0
     invalid_intervals: int = 0
 
@@ -155,13 +161,16 @@ class Totals:
         for name, tally in report.features.items():
             self.features[name] = self.features.get(name, Tally()) + tally
         self.invalid_intervals += len(report.invalid_intervals)
+        for name, number in report.filled.items():
+            _count(self.filled, name, number)
         for sample in report.samples:
             _count(self.samples, place, 1)
             _count(self.steps, place, sample.steps)
             self.truncated_segments += sample.truncated > 0
             for name, share in sample.coverage.items():
                 _count(self.observed, name, round(share * sample.steps))
-                _count(self.absent, name, int(share == 0))
+            for name, length in sample.lengths.items():
+                _count(self.absent, name, int(length == 0))
 
 
 def _count(counts: dict[str, int], key: str, number: int) -> None:

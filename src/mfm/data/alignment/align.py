@@ -9,6 +9,7 @@ import numpy as np
 
 from mfm.data.alignment.csd import Frames, Intervals, Words
 from mfm.data.alignment.intervals import Pairs, by_start, storable
+from mfm.data.alignment.offsets import Offset, estimate_offset
 from mfm.data.alignment.placing import (
     AlignmentOptions,
     InvalidIntervals,
@@ -67,6 +68,7 @@ def align_video(
     placed: dict[str, Placed] = {}
     tallies: dict[str, Tally] = {}
     nonfinite: dict[str, int] = {}
+    offsets: dict[str, Offset] = {}
     valid = segment_fates != Fate.INVALID_INTERVAL
     for name, frames in features.items():
         if frames is None or not len(frames):
@@ -75,6 +77,13 @@ def align_video(
             continue
         _check_width(video, name, frames, dims[name])
         fates = _frame_fates(frames, invalid.of(name, frames.intervals))
+        offset = estimate_offset(
+            frames.intervals[fates != Fate.INVALID_INTERVAL],
+            words.intervals[word_fates != Fate.INVALID_INTERVAL],
+            words.intervals[word_fates == Fate.USED],
+            labels.intervals[valid],
+        )
+        offsets |= {} if offset is None else {name: offset}
         if options.unaligned:
             rows = np.flatnonzero(segment_fates == Fate.USED)
             segments = labels.intervals[rows]
@@ -101,6 +110,7 @@ def align_video(
         },
         invalid_intervals=invalid.listed,
         nonfinite_values=nonfinite,
+        offsets=offsets,
         filled={name: one.filled for name, one in placed.items() if one.filled},
     )
 

@@ -244,6 +244,11 @@ class _Corpus:
             notes.append(f"{totals.invalid_intervals} intervals are not finite or end before they start; listed")
         if totals.truncated_segments:
             notes.append(f"{totals.truncated_segments} segments were cut to {self.options.max_length} words")
+        for name, videos in totals.suspicious.items():
+            notes.append(
+                f"{name} may be at other times than the words in {len(videos)} videos ({_some(videos)}); see offsets "
+                "in the report"
+            )
         return tuple(notes)
 
     def summary(self, totals: Totals, notes: Sequence[str]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from mfm.data.alignment.offsets import Offset
 from mfm.data.alignment.report import SegmentReport, Tally, VideoReport
 from mfm.data.store_stream import WordSample
 from mfm.errors import ConfigurationError
@@ -159,4 +160,5 @@ def _report(stored: dict[str, Any]) -> VideoReport:
     stored["features"] = {name: Tally(**tally) for name, tally in stored["features"].items()}
     stored["samples"] = [SegmentReport(**one) for one in stored["samples"]]
     stored["invalid_intervals"] = [tuple(one) for one in stored["invalid_intervals"]]
+    stored["offsets"] = {name: Offset(**one) for name, one in stored["offsets"].items()}
     return VideoReport(**stored)

@@ -11,6 +11,8 @@ from typing import Any, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
+from mfm.data.alignment.offsets import Offset
+
 
 class Fate(IntEnum):
     """What became of a frame, word or segment. Each has one: where several apply, the first of this list."""
@@ -108,6 +110,7 @@ class VideoReport:
             source is `pivot`, `labels` or a modality.
         nonfinite_values: Modality -> values in used frames that were left out of the reductions.
         filled: Modality -> words without a frame that got the nearest one.
+        offsets: Modality -> how its clock differs from that of the words.
     """
 
     video: str
@@ -122,6 +125,7 @@ class VideoReport:
     invalid_intervals: Sequence[tuple[str, int, float, float]] = ()
     nonfinite_values: Mapping[str, int] = field(default_factory=dict)
     filled: Mapping[str, int] = field(default_factory=dict)
+    offsets: Mapping[str, Offset] = field(default_factory=dict)
 
 
 @dataclass
@@ -136,6 +140,7 @@ class Totals:
         absent: Modality -> samples without any frame of it.
         words, segments, features: See `VideoReport`.
         filled: Modality -> words without a frame that got the nearest one.
+        suspicious: Modality -> videos whose frames seem to be at other times than the words, and how far off.
         truncated_segments: Samples beyond the maximum length.
         invalid_intervals: Intervals that are not finite or end before they start.
     """
@@ -149,6 +154,7 @@ class Totals:
     segments: Tally = field(default_factory=Tally)
     features: dict[str, Tally] = field(default_factory=dict)
     filled: dict[str, int] = field(default_factory=dict)
+    suspicious: dict[str, list[str]] = field(default_factory=dict)
     truncated_segments: int = 0
     invalid_intervals: int = 0
 
@@ -163,6 +169,9 @@ class Totals:
         self.invalid_intervals += len(report.invalid_intervals)
         for name, number in report.filled.items():
             _count(self.filled, name, number)
+        for name, offset in report.offsets.items():
+            if offset.suspicious:
+                self.suspicious.setdefault(name, []).append(f"{report.video}: {offset.in_words()}")
         for sample in report.samples:
             _count(self.samples, place, 1)
             _count(self.steps, place, sample.steps)

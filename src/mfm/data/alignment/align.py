@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mfm.data.alignment.csd import Frames, Intervals, Words
-from mfm.data.alignment.intervals import Pairs, by_start, storable
+from mfm.data.alignment.intervals import Pairs, by_start
 from mfm.data.alignment.offsets import Offset, estimate_offset
 from mfm.data.alignment.placing import (
     AlignmentOptions,
@@ -92,7 +92,7 @@ def align_video(
             segments = labels.intervals[valid]
             placed[name] = place_on_words(frames, fates, words.intervals, word_fates, segments, options)
         tallies[name] = Tally.of(fates)
-        nonfinite[name] = int((~storable(frames.values[fates == Fate.USED])).sum())
+        nonfinite[name] = int((~frames.storable[fates == Fate.USED]).sum())
     samples, reports = _samples(video, words, labels, segment_fates, spoken, placed)
     _settle_words(word_fates, spoken, segment_fates)
     return samples, VideoReport(
@@ -223,7 +223,7 @@ def _word_fates(words: Words, invalid: _Invalid, options: AlignmentOptions) -> F
 def _frame_fates(frames: Frames, fates: Fates) -> Fates:
     repeated = _repeated(frames.intervals, lambda row: frames.values[row].tobytes())
     fates[(fates == Fate.USED) & repeated] = Fate.DUPLICATE
-    fates[(fates == Fate.USED) & ~storable(frames.values).any(axis=1)] = Fate.NONFINITE
+    fates[(fates == Fate.USED) & ~frames.storable.any(axis=1)] = Fate.NONFINITE
     return fates
 
 

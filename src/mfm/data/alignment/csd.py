@@ -11,6 +11,7 @@ import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from mfm.data.records import BoolArray
 from mfm.errors import CorpusNotFoundError, DataFormatError
 
 Intervals = NDArray[np.float64]
@@ -45,6 +47,13 @@ class Frames:
 
     def __len__(self) -> int:
         return len(self.intervals)
+
+    @cached_property
+    def storable(self) -> BoolArray:
+        """(n, D) values that are finite and fit float32."""
+        if self.values.dtype == np.float32:
+            return np.asarray(np.isfinite(self.values))
+        return np.asarray(np.abs(self.values) <= np.finfo(np.float32).max)  # NaN compares False
 
 
 @dataclass(frozen=True)
@@ -125,17 +134,19 @@ class ComputationalSequence:
             DataFormatError: Damaged, misshapen, or not numbers.
         """
         parts = [self.read(key) for key in self.videos[video]]
-        values = []
+        values: list[NDArray[np.floating[Any]]] = []
         for key, (_, features) in zip(self.videos[video], parts, strict=True):
             if features.dtype.kind not in "fiub":
                 raise DataFormatError(f"{self.path}: {key!r} holds text where numbers are needed; give a feature file")
-            values.append(features.astype(np.float32 if features.dtype in ("<f4", ">f4") else np.float64))
+            values.append(features.astype(np.float32 if features.dtype in ("<f4", ">f4") else np.float64, copy=False))
         widths = {part.shape[1] for part in values if len(part)}
         if len(widths) > 1 or 0 in widths:
             raise DataFormatError(
                 f"{self.path}: {video!r} has frames of {', '.join(map(str, sorted(widths)))} features; "
                 "one number of them, at least 1, is needed"
             )
+        if len(parts) == 1 and not _PART.fullmatch(self.videos[video][0]):
+            return Frames(parts[0][0], values[0])
         filled = [part for part in values if len(part)] or values[:1]
         keys = [_PART.fullmatch(key) for key in self.videos[video]]
         alone = [int(key[2]) for key in keys if key] if all(len(part) == 1 for part in values) else ()

@@ -7,16 +7,15 @@ have zero length. Cost: O(n log n) and the number of pairs found, never the prod
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mfm.data.alignment.csd import Intervals
+from mfm.data.alignment.csd import Frames, Intervals
 from mfm.data.records import BoolArray, FloatArray, IntArray
 
 Reduction = Literal["mean", "max", "last", "weighted"]
-_LARGEST = float(np.finfo(np.float32).max)  # what a store can hold
 _BLOCK_BYTES = 8 * 1024 * 1024
 
 
@@ -129,18 +128,11 @@ def _expand(first: IntArray, after: IntArray) -> tuple[IntArray, IntArray]:
     return which, first[which] + offset
 
 
-def storable(values: NDArray[Any]) -> BoolArray:
-    """Values that are finite and fit float32."""
-    return np.asarray(np.abs(values) <= _LARGEST)  # NaN compares False
-
-
-def reduce_frames(
-    values: NDArray[np.floating[Any]], pairs: Pairs, count: int, how: Reduction
-) -> tuple[FloatArray, BoolArray]:
+def reduce_frames(frames: Frames, pairs: Pairs, count: int, how: Reduction) -> tuple[FloatArray, BoolArray]:
     """Reduce the frames of each word to one vector, per dimension over the finite values only.
 
     Args:
-        values: (n, D) frames.
+        frames: n frames of D values.
         pairs: (word, frame) pairs, sorted by word.
         count: Number of words, W.
         how: `mean`; `max`; `last`, of the frame that starts last; `weighted`, the mean weighted by shared seconds.
@@ -148,53 +140,72 @@ def reduce_frames(
     Returns:
         (W, D) float32, 0 where a word has no finite value, and (W,) whether it has any.
     """
-    result = np.zeros((count, values.shape[1]), dtype=np.float32)
+    dim = frames.values.shape[1]
+    result = np.zeros((count, dim), dtype=np.float32)
     observed = np.zeros(count, dtype=np.bool_)
-    clean = bool(storable(values).all())
-    for words, frames, shared in _equally_many(pairs, values.shape[1]):
-        taken = values[frames].astype(np.float64)
-        finite = None if clean else storable(taken)
-        result[words] = _reduce(taken, finite, shared, how)
-        observed[words] = True if finite is None else finite.any(axis=(1, 2))
+    whole = np.asarray(frames.storable.all(axis=1))
+    for group in _similarly_many(pairs, whole, dim):
+        taken = frames.values[group.frames].astype(np.float64)
+        finite = None if group.whole else frames.storable[group.frames]
+        result[group.words] = _reduce(taken, finite, group, how)
+        observed[group.words] = True if finite is None else finite.any(axis=(1, 2))
     return result, observed
 
 
-def _equally_many(pairs: Pairs, dim: int) -> Iterator[tuple[IntArray, IntArray, NDArray[np.float64]]]:
-    """Words with k frames each, for every k: (g,) words, (g, k) frames and shared seconds, in blocks of bounded size.
+class _Group(NamedTuple):
+    """Words with similarly many frames, each filled up to k frames with its first one, in front.
 
-    One reduction over an axis of k frames does for g words: eight times as fast as `reduceat`, which goes word by word.
+    Attributes:
+        words: (g,).
+        frames: (g, k), by start.
+        shared: (g, k) seconds that the frame shares with the word.
+        real: (g, k) False where a frame fills up.
+        whole: Whether all values of these frames count.
+    """
+
+    words: IntArray
+    frames: IntArray
+    shared: NDArray[np.float64]
+    real: BoolArray
+    whole: bool
+
+
+def _similarly_many(pairs: Pairs, whole: BoolArray, dim: int) -> Iterator[_Group]:
+    """All words with frames, in groups of bounded size that are reduced at once.
+
+    One reduction over an axis of k frames does for g words, and is many times as fast as `reduceat`, which goes word by
+    word. Numbers of frames are rounded up by at most a quarter, lest nearly every word be a group of its own.
     """
     if not len(pairs.outer):
         return
     words, first, counts = np.unique(pairs.outer, return_index=True, return_counts=True)
-    order = np.argsort(counts, kind="stable")
-    for group in np.split(order, np.flatnonzero(np.diff(counts[order])) + 1):
-        many = int(counts[group[0]])
+    clean = np.logical_and.reduceat(whole[pairs.inner], first)
+    rounding = 2 ** np.maximum(np.floor(np.log2(counts)).astype(np.int64) - 2, 0)
+    filled = -(-counts // rounding) * rounding
+    kind = 2 * filled + clean
+    order = np.argsort(kind, kind="stable")
+    for group in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
+        many = int(filled[group[0]])
         at_once = max(1, _BLOCK_BYTES // (8 * many * max(dim, 1)))
         for start in range(0, len(group), at_once):
             part = group[start : start + at_once]
-            rows = first[part][:, None] + np.arange(many)
-            yield words[part], pairs.inner[rows], pairs.shared[rows]
+            position = np.arange(many) - (many - counts[part])[:, None]
+            rows = first[part][:, None] + np.maximum(position, 0)
+            yield _Group(words[part], pairs.inner[rows], pairs.shared[rows], position >= 0, bool(clean[part[0]]))
 
 
-def _reduce(
-    taken: NDArray[np.float64], finite: BoolArray | None, shared: NDArray[np.float64], how: Reduction
-) -> NDArray[np.float64]:
+def _reduce(taken: NDArray[np.float64], finite: BoolArray | None, group: _Group, how: Reduction) -> NDArray[np.float64]:
     """(g, k, D) frames to (g, D), over the finite values; `finite` is None where all are."""
-    if finite is None and how == "max":
-        return np.asarray(taken.max(axis=1))
-    if finite is None and how == "last":
-        return taken[:, -1]
-    if finite is None:
-        weight = shared if how == "weighted" else np.ones_like(shared)
-        summed = taken.sum(axis=1) if how == "mean" else (taken * weight[..., None]).sum(axis=1)
-        return np.asarray(summed / weight.sum(axis=1)[:, None])
-    there = finite.any(axis=1)
     if how == "max":
-        return np.where(there, np.where(finite, taken, -np.inf).max(axis=1), 0.0)
+        highest = taken.max(axis=1) if finite is None else np.where(finite, taken, -np.inf).max(axis=1)
+        return np.asarray(highest if finite is None else np.where(finite.any(axis=1), highest, 0.0))
     if how == "last":
+        if finite is None:
+            return taken[:, -1]
         last = finite.shape[1] - 1 - finite[:, ::-1].argmax(axis=1)
-        return np.where(there, np.take_along_axis(taken, last[:, None], axis=1)[:, 0], 0.0)
-    weights = finite * (shared[..., None] if how == "weighted" else 1.0)
-    total = (np.where(finite, taken, 0.0) * weights).sum(axis=1)
-    return np.where(there, total / np.where(there, weights.sum(axis=1), 1.0), 0.0)
+        return np.where(finite.any(axis=1), np.take_along_axis(taken, last[:, None], axis=1)[:, 0], 0.0)
+    weights = np.where(group.real, group.shared if how == "weighted" else 1.0, 0.0)[:, None]
+    if finite is None:
+        return np.asarray((weights @ taken)[:, 0] / weights.sum(axis=2))
+    total = (weights @ finite)[:, 0]
+    return np.asarray((weights @ np.where(finite, taken, 0.0))[:, 0] / np.where(total > 0, total, 1.0))

@@ -12,7 +12,6 @@ import json
 import shutil
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,7 @@ class FinishedVideos:
     def save(self, video: str, aligned: Aligned) -> None:
         """Keep a finished video; the file appears when it is whole."""
         samples, report = aligned
-        arrays = {"about": _bytes({"samples": [_about(one) for one in samples], "report": asdict(report)})}
+        arrays = {"about": _bytes({"samples": [_about(one) for one in samples], "report": report.to_json()})}
         if samples:
             arrays["intervals"] = np.concatenate([one.intervals for one in samples])
             arrays["labels"] = np.stack([one.labels for one in samples])

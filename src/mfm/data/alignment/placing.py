@@ -17,7 +17,6 @@ from mfm.data.alignment.intervals import (
     nearest,
     overlapping,
     reduce_frames,
-    storable,
 )
 from mfm.data.alignment.report import Fate, Fates
 from mfm.data.records import BoolArray, FloatArray, IntArray
@@ -209,7 +208,7 @@ def place_on_words(
     if options.reduction == "all":
         with np.errstate(over="ignore"):  # beyond a float32 is infinite
             return Placed(FramesOfWords(frames.values.astype(np.float32), pairs), covered)
-    values, seen = reduce_frames(frames.values, pairs, len(words), options.reduction)
+    values, seen = reduce_frames(frames, pairs, len(words), options.reduction)
     filled = _fill(values, seen, frames, usable, fates, words, word_fates, options.nearest_within)
     return Placed(WordVectors(values, seen), covered | seen, filled)
 
@@ -230,7 +229,7 @@ def _fill(
         return 0
     found = nearest(words[empty], frames.intervals[usable], within)
     empty, rows = empty[found >= 0], usable[found[found >= 0]]
-    values[empty] = np.where(storable(frames.values[rows]), frames.values[rows], 0.0)
+    values[empty] = np.where(frames.storable[rows], frames.values[rows], 0.0)
     seen[empty] = True
     fates[rows] = Fate.USED
     return len(empty)
@@ -272,9 +271,7 @@ def place_in_segments(
         values = frames.values[rows].astype(np.float32)
     if pool > 1:
         of_step = np.repeat(np.arange(len(step)), np.diff(first, append=len(rows)))
-        values, _ = reduce_frames(
-            frames.values, Pairs(of_step, rows, np.ones(len(rows), dtype=np.float64)), len(step), "mean"
-        )
+        values, _ = reduce_frames(frames, Pairs(of_step, rows, np.ones(len(rows), dtype=np.float64)), len(step), "mean")
     begin, end = (np.searchsorted(step[:, 0], np.arange(len(segments)), side) for side in ("left", "right"))
     offsets = dict(zip(segment_rows.tolist(), zip(begin.tolist(), end.tolist(), strict=True), strict=True))
     covered = np.zeros(len(words), dtype=np.bool_)

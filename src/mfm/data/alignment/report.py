@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, TextIO
 
@@ -127,6 +127,17 @@ class VideoReport:
     filled: Mapping[str, int] = field(default_factory=dict)
     offsets: Mapping[str, Offset] = field(default_factory=dict)
 
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists and dictionaries; `dataclasses.asdict` copies every number, and takes as long as aligning."""
+        return {
+            **vars(self),
+            "words": vars(self.words),
+            "segments": vars(self.segments),
+            "features": {name: vars(tally) for name, tally in self.features.items()},
+            "samples": [vars(sample) for sample in self.samples],
+            "offsets": {name: vars(offset) for name, offset in self.offsets.items()},
+        }
+
 
 @dataclass
 class Totals:
@@ -200,7 +211,7 @@ class ReportWriter:
 
     def add(self, report: VideoReport) -> None:
         """Write a video."""
-        self._file.write(f"{self._separator}{json.dumps(report.video)}: {_json(asdict(report))}")
+        self._file.write(f"{self._separator}{json.dumps(report.video)}: {_json(report.to_json())}")
         self._separator = ",\n"
 
     def close(self, parts: Iterable[tuple[str, Any]]) -> None:
@@ -212,7 +223,10 @@ class ReportWriter:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(_plain(value), allow_nan=False)
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_plain(value), allow_nan=False)
 
 
 def _plain(value: Any) -> Any:

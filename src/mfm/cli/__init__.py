@@ -37,7 +37,7 @@ Data
 More
   demo       all of the above on a synthetic corpus, in minutes
   configs    list the shipped configurations
-  parts      list encoders, fusions and decoders with their settings
+  parts      list encoders, fusions, decoders and networks with their settings
 
 options: --help, --version
 """

@@ -1,9 +1,22 @@
 """Models in pure torch."""
 
+from mfm.models import ef_lstm  # noqa: F401 - registers its network by name
 from mfm.models.decoders import DECODERS
 from mfm.models.encoders import ENCODERS
 from mfm.models.fusion import FUSIONS
 from mfm.models.mfm import MFM, Codes, Factors, MFMOutput
+from mfm.models.networks import NETWORKS, Network
 from mfm.models.normalization import Normalizer
 
-__all__ = ["DECODERS", "ENCODERS", "FUSIONS", "MFM", "Codes", "Factors", "MFMOutput", "Normalizer"]
+__all__ = [
+    "DECODERS",
+    "ENCODERS",
+    "FUSIONS",
+    "MFM",
+    "NETWORKS",
+    "Codes",
+    "Factors",
+    "MFMOutput",
+    "Network",
+    "Normalizer",
+]

@@ -3,15 +3,29 @@
 An encoder, a fusion or a decoder is chosen in a configuration by its name, or by a mapping of its
 name and settings: `encoder: lstm` or `encoder: {name: transformer, layers: 2}`. A part's settings
 are the keyword-only parameters of its constructor; what the model itself decides (feature
-dimensions, code sizes) are the other parameters and cannot be set by the user.
+dimensions, code sizes) are the other parameters and cannot be set by the user. A name with a dot is the
+import path of a class that is not registered.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import types
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Generic, Literal, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from torch import nn
 
@@ -183,6 +197,22 @@ class Registry(Generic[Part]):
         return "\n".join(paragraphs)
 
     def _get(self, name: str) -> type[Part]:
+        if name not in self._parts and "." in name:
+            return self._import(name)
         if name not in self._parts:
             raise ConfigurationError(f"unknown {self.kind} {name!r}: {nearest(name, self._parts)}")
         return self._parts[name]
+
+    def _import(self, path: str) -> type[Part]:
+        """The class of this import path, which may be registered under a name as well."""
+        module, _, attribute = path.rpartition(".")
+        try:
+            part = getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigurationError(
+                f"{self.kind} {path!r} cannot be imported ({error}): is the folder of {module.partition('.')[0]!r} in "
+                "PYTHONPATH?"
+            ) from error
+        if not (isinstance(part, type) and issubclass(part, nn.Module)):
+            raise ConfigurationError(f"{self.kind} {path!r} is no torch.nn.Module")
+        return cast(type[Part], part)

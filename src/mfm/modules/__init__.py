@@ -4,6 +4,7 @@ from mfm.modules.base import AffectModule, Prediction, StepOutput
 from mfm.modules.factor_model import FactorModule
 from mfm.modules.mfm import MFMModule
 from mfm.modules.missing_references import DiscriminativeReferenceModule, MissingReferenceModule
+from mfm.modules.network import NetworkModule
 from mfm.modules.variants import AblationModule
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "FactorModule",
     "MFMModule",
     "MissingReferenceModule",
+    "NetworkModule",
     "Prediction",
     "StepOutput",
 ]

@@ -1,9 +1,8 @@
 """A discriminator as the independence term of the modules."""
 
 import pytest
-import torch
+from affect_batches import make_affect_batch
 
-from mfm.data.batch import AffectBatch
 from mfm.modules import AblationModule, MFMModule
 
 DIMS = {"audio": 2, "text": 3}
@@ -17,16 +16,8 @@ GIVEN = {
 }
 
 
-def batch(rows=8, steps=3):
-    generator = torch.Generator().manual_seed(1)
-    return AffectBatch(
-        {name: torch.randn(rows, steps, dim, generator=generator) for name, dim in DIMS.items()},
-        {name: torch.full((rows,), steps) for name in DIMS},
-        {name: torch.ones(rows, dtype=torch.bool) for name in DIMS},
-        torch.randn(rows, 1, generator=generator),
-        torch.ones(rows, 1, dtype=torch.bool),
-        [str(row) for row in range(rows)],
-    )
+def batch(**options):
+    return make_affect_batch(DIMS, rows=8, **options)
 
 
 def parts(module):

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from affect_batches import make_affect_batch
 
-from mfm.data.batch import AffectBatch, without
+from mfm.data.batch import without
 from mfm.errors import ConfigurationError, DataFormatError
 from mfm.modules import MFMModule
 
@@ -20,16 +21,8 @@ SMALL = {
 SURROGATE = {"surrogate_width": 4, "surrogate_hidden": 5}
 
 
-def batch(rows=6, steps=3):
-    generator = torch.Generator().manual_seed(1)
-    return AffectBatch(
-        {name: torch.randn(rows, steps, dim, generator=generator) for name, dim in DIMS.items()},
-        {name: torch.full((rows,), steps) for name in DIMS},
-        {name: torch.ones(rows, dtype=torch.bool) for name in DIMS},
-        torch.randn(rows, 1, generator=generator),
-        torch.ones(rows, 1, dtype=torch.bool),
-        [str(row) for row in range(rows)],
-    )
+def batch(**options):
+    return make_affect_batch(DIMS, **options)
 
 
 def build(**options):
@@ -135,7 +128,7 @@ def test_no_surrogate_draws_nothing_more():
 @pytest.mark.parametrize("subsets", ["uniform", "per_size", "empirical", {"text+audio": 1.0}])
 def test_joint_training_reaches_every_parameter_in_every_step(subsets):
     module = build(surrogate="joint", surrogate_subsets=subsets, **SURROGATE)
-    for given in (batch(), without(batch(), {"text": torch.ones(6, dtype=torch.bool)}), batch(1)):
+    for given in (batch(), without(batch(), {"text": torch.ones(6, dtype=torch.bool)}), batch(rows=1)):
         module.zero_grad()
         output = module.step(given)
         output.loss.backward()

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from affect_batches import make_affect_batch
 
-from mfm.data.batch import AffectBatch, without
+from mfm.data.batch import without
 from mfm.errors import ConfigurationError
 from mfm.models.subsets import all_subsets, subset_name
 from mfm.modules import DiscriminativeReferenceModule, MFMModule, MissingReferenceModule
@@ -12,16 +13,8 @@ DIMS = {"audio": 2, "text": 3, "vision": 2}
 MFM = {"z_y": 4, "z": 3, "f_y": 4, "f": 3, "fusion": {"name": "concat_lstm", "hidden": 4}, "dropout_y": 0.5}
 
 
-def batch(rows=6, steps=3):
-    generator = torch.Generator().manual_seed(1)
-    return AffectBatch(
-        {name: torch.randn(rows, steps, dim, generator=generator) for name, dim in DIMS.items()},
-        {name: torch.full((rows,), steps) for name in DIMS},
-        {name: torch.ones(rows, dtype=torch.bool) for name in DIMS},
-        torch.randn(rows, 1, generator=generator),
-        torch.ones(rows, 1, dtype=torch.bool),
-        [str(row) for row in range(rows)],
-    )
+def batch(**options):
+    return make_affect_batch(DIMS, **options)
 
 
 def some_missing():

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from affect_batches import make_affect_batch
 
-from mfm.data.batch import AffectBatch
 from mfm.errors import ConfigurationError
 from mfm.modules import AblationModule
 from mfm.modules.optimisation import decay_groups
@@ -18,16 +18,8 @@ GIVEN = {
 }
 
 
-def batch(label=0.0, rows=6, steps=3):
-    generator = torch.Generator().manual_seed(1)
-    return AffectBatch(
-        {name: torch.randn(rows, steps, dim, generator=generator) for name, dim in DIMS.items()},
-        {name: torch.full((rows,), steps) for name in DIMS},
-        {name: torch.ones(rows, dtype=torch.bool) for name in DIMS},
-        torch.randn(rows, 1, generator=generator) + label,
-        torch.ones(rows, 1, dtype=torch.bool),
-        [str(row) for row in range(rows)],
-    )
+def batch(**options):
+    return make_affect_batch(DIMS, **options)
 
 
 def build(variant, divergence, stage=None, **options):

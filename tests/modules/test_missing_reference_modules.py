@@ -47,7 +47,7 @@ def reference(kind, **options):
 def test_on_a_frozen_model_the_networks_alone_are_trained(kind, checkpoint):
     module = reference(kind, init_from=checkpoint).train()
     assert not module.model.training
-    for given in (batch(), some_missing(), batch(1)):
+    for given in (batch(), some_missing(), batch(rows=1)):
         module.zero_grad()
         module.step(given).loss.backward()
         without_gradient = {name for name, p in module.named_parameters() if p.grad is None}

@@ -51,7 +51,11 @@ class FactorModel(Protocol):
         ...
 
     def decode(
-        self, factors: Factors, steps: Mapping[str, int], inputs: Mapping[str, Tensor] | None = None
+        self,
+        factors: Factors,
+        steps: Mapping[str, int],
+        inputs: Mapping[str, Tensor] | None = None,
+        lengths: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """As `MFM.decode`; empty where nothing is generated."""
         ...

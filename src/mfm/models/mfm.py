@@ -49,7 +49,8 @@ class MFMOutput(NamedTuple):
 
     Attributes:
         prediction: Y^, (B, output_dim); logits for classification.
-        reconstruction: Modality -> X^_i (B, T_m, D_m) for the modalities that the batch has.
+        reconstruction: Modality -> X^_i (B, T_m, D_m) for the modalities that the batch has; 0 in padding and where the
+            modality is absent, of which `MFM.decode` makes as many steps as are wanted.
         codes: Z, without noise.
         factors: F, of the codes as drawn.
         drawn: Z as drawn while training with noise; otherwise `codes`.
@@ -190,7 +191,11 @@ class MFM(nn.Module):
         return Codes(self.noise_y(codes.z_y), z)
 
     def decode(
-        self, factors: Factors, steps: Mapping[str, int], inputs: Mapping[str, Tensor] | None = None
+        self,
+        factors: Factors,
+        steps: Mapping[str, int],
+        inputs: Mapping[str, Tensor] | None = None,
+        lengths: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Dec: sequences from factors.
 
@@ -199,6 +204,7 @@ class MFM(nn.Module):
             steps: Modality -> steps T_m to decode; modalities not named are not decoded.
             inputs: Modality -> (B, T_m, D_m) true sequences with zeros in padding, for decoders that
                 are taught with them; without, they run on their own output.
+            lengths: Modality -> (B,) steps wanted of each sample; what comes after them is 0. Without, all are.
 
         Returns:
             Modality -> (B, T_m, D_m).
@@ -209,7 +215,7 @@ class MFM(nn.Module):
         inputs = inputs or {}
         for name in steps:
             self._known(name)
-        return decode_together(self.decoders, factors.f_y, factors.f, steps, inputs)
+        return decode_together(self.decoders, factors.f_y, factors.f, steps, inputs, lengths)
 
     def predict(self, f_y: Tensor) -> Tensor:
         """D: the label from F_y; (B, output_dim), (B, 0) for a model without head."""
@@ -232,7 +238,8 @@ class MFM(nn.Module):
         factors = self.factorize(drawn)
         steps = {i: x.shape[1] for i, x in features.items()}
         inputs = {i: observed[i][:, : steps[i]] for i in steps}
-        return MFMOutput(self.predict(factors.f_y), self.decode(factors, steps, inputs), codes, factors, drawn)
+        reconstruction = self.decode(factors, steps, inputs, observed_lengths)
+        return MFMOutput(self.predict(factors.f_y), reconstruction, codes, factors, drawn)
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each part, `encoders/<modality>` and so on, and their sum under `total`.

@@ -210,14 +210,17 @@ def infer(
     return MFMOutput(model.predict(factors.f_y), reconstruction, codes, factors, codes)
 
 
-def generate(model: MFM, codes: Codes, features: Mapping[str, Tensor]) -> MFMOutput:
+def generate(
+    model: MFM, codes: Codes, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor] | None = None
+) -> MFMOutput:
     """Factorise, predict and decode as many steps as `features` have, without looking at them.
 
-    While training, the codes have the noise that the model's own training has.
+    While training, the codes have the noise that the model's own training has. `lengths` as in `MFM.decode`.
     """
     drawn = model.perturb(codes)
     factors = model.factorize(drawn)
-    reconstruction = model.decode(factors, {name: x.shape[1] for name, x in features.items()})
+    steps = {name: x.shape[1] for name, x in features.items()}
+    reconstruction = model.decode(factors, steps, lengths=lengths)
     return MFMOutput(model.predict(factors.f_y), reconstruction, codes, factors, drawn)
 
 
@@ -231,7 +234,8 @@ def _decoded(
     steps = {name: x.shape[1] for name, x in features.items()}
     known = {name: lengths[name].masked_fill(~observed[name], 0) for name in features}
     inputs = {name: zero_padding(x, known[name])[:, : steps[name]] for name, x in features.items()}
-    decoded = model.decode(factors, steps, inputs)
+    wanted = {name: known[name].masked_fill(~observed[name], steps[name]) for name in features}
+    decoded = model.decode(factors, steps, inputs, wanted)
     taught = {name: steps[name] for name in steps if isinstance(model.decoders[name], TeacherForcedDecoder)}
     for name, free in model.decode(factors, taught).items():
         decoded[name] = torch.where(observed[name][:, None, None], decoded[name], free)

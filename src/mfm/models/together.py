@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,8 +13,9 @@ from mfm.models.encoders import Encoder, LSTMEncoder
 from mfm.models.fused_decoder import run_free
 from mfm.models.fusion import Fusion
 from mfm.models.lstm_groups import LSTMTask, run_lstms
+from mfm.models.masking import zero_padding
 from mfm.models.mfn import MemoryFusionNetwork
-from mfm.models.packing import packing_of_all
+from mfm.models.packing import Packing, packing_of, packing_of_all
 from mfm.models.per_modality import PerModality
 
 
@@ -69,6 +71,7 @@ def decode_together(
     f: Mapping[str, Tensor],
     steps: Mapping[str, int],
     inputs: Mapping[str, Tensor],
+    lengths: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Tensor]:
     """Every X^_i, the same as from each decoder alone.
 
@@ -78,22 +81,40 @@ def decode_together(
         f: Modality -> (B, f_i) F_ai.
         steps: Modality -> steps T_m to decode, for the modalities to decode.
         inputs: Modality -> (B, T_m, D_m) true sequences, for decoders that are taught with them.
+        lengths: Modality -> (B,) steps wanted of each sample; those after them are 0, and free-running LSTMs do not
+            run them. Without, all are wanted.
 
     Returns:
         Modality -> (B, T_m, D_m), sorted.
     """
     decoded: dict[str, Tensor] = {}
-    groups: dict[int, dict[str, FreeRunningDecoder]] = {}
+    groups: dict[Any, dict[str, FreeRunningDecoder]] = {}
     for name in sorted(steps):
         decoder = decoders[name]
         if isinstance(decoder, FreeRunningDecoder) and decoder.runs_fused():
-            groups.setdefault(steps[name], {})[name] = decoder
-        else:
-            decoded[name] = decoder(f_y, f[name], steps[name], inputs.get(name))
-    for count, group in groups.items():
-        packing = packing_of_all(len(f_y), max(count, 1), like=f_y)
+            groups.setdefault(_key(steps[name], lengths and lengths[name]), {})[name] = decoder
+            continue
+        decoded[name] = decoder(f_y, f[name], steps[name], inputs.get(name))
+        if lengths is not None and steps[name]:
+            decoded[name] = zero_padding(decoded[name], lengths[name])
+    for group in groups.values():
+        one = next(iter(group))
+        packing = _packing(f_y, steps[one], lengths and lengths[one])
         first = [torch.cat([f_y, f[name]], dim=1) for name in group]
         states = run_free(first, [decoder.weights() for decoder in group.values()], packing)
         for (name, decoder), hidden in zip(group.items(), states, strict=True):
-            decoded[name] = decoder.read_out(hidden, packing)[:, :count]
+            decoded[name] = decoder.read_out(hidden, packing)[:, : steps[name]]
+            if lengths is not None and packing.rows is None and steps[name]:
+                decoded[name] = zero_padding(decoded[name], lengths[name])
     return {name: decoded[name] for name in sorted(decoded)}
+
+
+def _key(steps: int, lengths: Tensor | None) -> Any:
+    """Equal where sequences are packed alike; on another device than the CPU lengths are not asked for."""
+    return steps, tuple(lengths.tolist()) if lengths is not None and lengths.device.type == "cpu" else None
+
+
+def _packing(f_y: Tensor, steps: int, lengths: Tensor | None) -> Packing:
+    if lengths is None:
+        return packing_of_all(len(f_y), max(steps, 1), like=f_y)
+    return packing_of(lengths.clamp(max=steps), max(steps, 1))

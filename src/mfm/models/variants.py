@@ -59,7 +59,8 @@ class AblationOutput(NamedTuple):
 
     Attributes:
         prediction: Y^, (B, output_dim).
-        reconstruction: Modality -> X^_i (B, T_m, D_m) for the batch's modalities; empty if nothing is generated.
+        reconstruction: Modality -> X^_i (B, T_m, D_m) for the batch's modalities, as in `MFMOutput`; empty if
+            nothing is generated.
         posterior: Q(Z | X).
         factors: F, of the codes as drawn; blocks as in `Posterior`.
         drawn: Z, sampled or with noise while training; otherwise the posterior's mean.
@@ -206,7 +207,11 @@ class AblationModel(nn.Module):
         return Factors(f_y, f)
 
     def decode(
-        self, factors: Factors, steps: Mapping[str, int], inputs: Mapping[str, Tensor] | None = None
+        self,
+        factors: Factors,
+        steps: Mapping[str, int],
+        inputs: Mapping[str, Tensor] | None = None,
+        lengths: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Dec: sequences from factors, as `MFM.decode`; nothing for a purely discriminative variant."""
         for name in steps:
@@ -215,7 +220,7 @@ class AblationModel(nn.Module):
             return {}
         inputs, nothing = inputs or {}, factors.f_y[:, :0]
         generative = {i: factors.f.get(SHARED if self.layout.shared else i, nothing) for i in sorted(steps)}
-        return decode_together(self.decoders, factors.f_y, generative, steps, inputs)
+        return decode_together(self.decoders, factors.f_y, generative, steps, inputs, lengths)
 
     def predict_from(self, factors: Factors) -> Tensor:
         """D: the label from F_y, or from all F_ai in sorted order without; (B, 0) for a model without head."""
@@ -235,9 +240,8 @@ class AblationModel(nn.Module):
         factors = self.factorize(drawn)
         steps = {i: x.shape[1] for i, x in features.items()}
         inputs = {i: observed[i][:, : steps[i]] for i in steps}
-        return AblationOutput(
-            self.predict_from(factors), self.decode(factors, steps, inputs), posterior, factors, drawn
-        )
+        reconstruction = self.decode(factors, steps, inputs, observed_lengths)
+        return AblationOutput(self.predict_from(factors), reconstruction, posterior, factors, drawn)
 
     def _posterior(self, observed: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> Posterior:
         fusions = [fusion for fusion in (self.fusion_shared, self.fusion) if fusion is not None]

@@ -304,7 +304,7 @@ class MFMModule(AffectModule):
             observed = self.subsets.draw(present)
             own = self.model.encode(features, batch.lengths, observed)
             codes = surrogate_codes(surrogate, own, features, batch.lengths, observed)
-            inferred = generate(self.model, codes, features)
+            inferred = generate(self.model, codes, features, batch.lengths)
         return self.surrogate_objective(
             inferred.prediction,
             batch.target,

@@ -284,7 +284,7 @@ class MissingReferenceModule(MFMModule):
         passes = []
         for index, subset in enumerate(surrogates.subsets):
             codes = surrogates.of_subset(index, full, observed)
-            inferred = generate(self.model, codes, observed.features)
+            inferred = generate(self.model, codes, observed.features, observed.lengths)
             passes.append(
                 authors_surrogate_loss(
                     self.objective,

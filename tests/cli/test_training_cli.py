@@ -265,6 +265,7 @@ def test_resuming_continues_in_place_and_refuses_another_model(corpus_file, work
     assert "--model.lr" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_uninterrupted(corpus_file, workplace):
     options = (
         "--config",
@@ -340,6 +341,7 @@ def test_ctrl_c_ends_with_130_and_leaves_a_checkpoint(corpus_file, workplace):
     assert "state_dict" in torch.load(last, weights_only=True)
 
 
+@pytest.mark.slow
 def test_two_processes_score_like_one(corpus_file, workplace):
     run = fit(corpus_file)
     best = str(run / "checkpoints/best.ckpt")
@@ -355,6 +357,7 @@ def test_two_processes_score_like_one(corpus_file, workplace):
         assert both[key] == pytest.approx(one[key], abs=1e-6), key
 
 
+@pytest.mark.slow
 def test_training_on_two_processes(corpus_file, workplace):
     run_mfm(
         *(
@@ -403,6 +406,7 @@ def test_training_under_torchrun(corpus_file, workplace):
     assert (run / "checkpoints/best.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_wandb_offline_run_holds_config_metrics_and_figures(corpus_file, workplace):
     pytest.importorskip("wandb")
     fit(corpus_file, "--config", "wandb.yaml")
@@ -431,6 +435,7 @@ def test_wandb_offline_run_holds_config_metrics_and_figures(corpus_file, workpla
     assert any("validation_predictions" in path for path in files)
 
 
+@pytest.mark.slow
 def test_without_wandb_one_sentence_with_the_pip_line(corpus_file, workplace):
     (workplace / "sitecustomize.py").write_text("import sys\nsys.modules['wandb'] = None\n")
     finished = run_mfm(

@@ -176,7 +176,7 @@ def test_concatenation() -> None:
     assert both.costs.tolist() == one.costs.tolist() + two.costs.tolist()
 
 
-@pytest.mark.parametrize("method", [None, "fork", "spawn"])
+@pytest.mark.parametrize("method", [None, "fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_read_a_store(tmp_path: Path, method: str | None) -> None:
     split = make_split(12)
     write_store(CorpusData("x", "mult", {"train": split}, aligned=False), tmp_path / "a.h5")

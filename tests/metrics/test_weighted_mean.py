@@ -41,6 +41,7 @@ def _process(rank, folder):
     dist.destroy_process_group()
 
 
+@pytest.mark.slow
 def test_across_processes(tmp_path):
     mp.spawn(_process, (str(tmp_path),), nprocs=2)
     for rank in range(2):

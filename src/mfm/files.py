@@ -14,7 +14,7 @@ from mfm.errors import MFMError
 
 
 @contextmanager
-def whole_file(target: str | Path) -> Iterator[Path]:
+def whole_file(target: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """Give a temporary path beside `target` to write to, and put it in the target's place when all went well.
 
     The temporary file is flushed to the disk before the rename, so that a reader sees the old file or the whole new
@@ -22,6 +22,7 @@ def whole_file(target: str | Path) -> Iterator[Path]:
 
     Args:
         target: The file to write; its folder is made where it is missing.
+        durable: Whether a power cut, too, leaves the old file or the whole new one; a kill always does.
 
     Raises:
         MFMError: The operating system refused (disk full, no permission, ...).
@@ -34,8 +35,9 @@ def whole_file(target: str | Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with temporary.open("rb+") as written:
+                os.fsync(written.fileno())
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp's files are private; the result gets the usual permissions
@@ -59,14 +61,14 @@ def write_text(target: str | Path, text: str) -> None:
 
 def write_json(target: str | Path, value: Any) -> None:
     """Write a JSON file whole or not at all; NaN and infinities become null, as JSON has neither."""
-    write_text(target, json.dumps(_plain(value), indent=2, allow_nan=False) + "\n")
+    write_text(target, json.dumps(plain_values(value), indent=2, allow_nan=False) + "\n")
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): plain_values(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [plain_values(item) for item in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value

@@ -231,7 +231,9 @@ def _equal_intervals(intervals: Intervals) -> IntArray:
     """Rows whose interval another row has too, in the order of the file."""
     order = by_start(intervals)
     same = (intervals[order][1:] == intervals[order][:-1]).all(axis=1)
-    return np.unique(np.concatenate([order[1:][same], order[:-1][same]]))
+    shared = np.zeros(len(order), dtype=np.bool_)
+    shared[order[1:][same]] = shared[order[:-1][same]] = True
+    return np.flatnonzero(shared)
 
 
 def _repeated(intervals: Intervals, content: Callable[[int], Hashable]) -> BoolArray:

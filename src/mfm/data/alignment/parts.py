@@ -86,7 +86,7 @@ class FinishedVideos:
                 arrays[f"observed_{number}"] = np.concatenate([one.observed[name] for one in samples])
         packed = io.BytesIO()
         np.savez(packed, **arrays)  # type: ignore[arg-type]
-        with whole_file(self._file(video)) as temporary:
+        with whole_file(self._file(video), durable=False) as temporary:  # `load` notices what a power cut damaged
             temporary.write_bytes(packed.getbuffer())
 
     def load(self, video: str) -> Aligned | None:

@@ -65,6 +65,7 @@ def write_json(target: str | Path, value: Any) -> None:
 
 
 def plain_values(value: Any) -> Any:
+    """Values as JSON has them: lists, texts as keys, and null for NaN and infinities."""
     if isinstance(value, dict):
         return {str(key): plain_values(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

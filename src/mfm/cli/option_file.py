@@ -29,6 +29,23 @@ def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[Any, Any]:
 _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
+def read_yaml(path: str, option: str) -> Any:
+    """Read a YAML file in which no key is given twice.
+
+    Args:
+        path: The file.
+        option: The option that named it, for messages.
+
+    Raises:
+        ConfigurationError: It cannot be read, or has a key twice.
+    """
+    try:
+        with Path(path).open(encoding="utf-8") as file:
+            return _UniqueKeys(file).get_single_data()
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigurationError(f"{option}: {path} is not readable YAML ({str(error).splitlines()[0]})") from error
+
+
 class OptionFileParser(argparse.ArgumentParser):
     """A parser that reads the files given with `--config`, where it has that option."""
 
@@ -79,11 +96,7 @@ def _read(path: str, parser: argparse.ArgumentParser) -> dict[str, Any]:
         "h",
         "config",
     }
-    try:
-        with Path(path).open(encoding="utf-8") as file:
-            content = _UniqueKeys(file).get_single_data()
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigurationError(f"--config: {path} is not readable YAML ({str(error).splitlines()[0]})") from error
+    content = read_yaml(path, "--config")
     if not isinstance(content, dict):
         raise ConfigurationError(f"--config: {path} is no mapping of options to values")
     found = {str(name).replace("_", "-"): value for name, value in content.items()}

@@ -35,6 +35,13 @@ from mfm.errors import ConfigurationError, DataFormatError, MissingDependencyErr
 from mfm.modules.base import AffectModule
 
 _STRICT = {"exit_on_error": False, "allow_abbrev": False}  # errors become our sentences; no guessing of options
+TRAINER_DEFAULTS = {
+    "gradient_clip_val": 1.0,
+    "num_sanity_val_steps": 0,
+    "use_distributed_sampler": False,  # the data module's samplers know their rank
+    "enable_progress_bar": None,
+    "enable_model_summary": None,
+}
 EVALUATION = ("validate", "test", "predict")
 PORTABLE = ("seed_everything", "model", "data")  # a checkpoint's trainer settings belong to the machine it came from
 
@@ -317,8 +324,13 @@ def _with_whole_file_checkpoints(settings: Any) -> list[Any] | None:
     return plugins or None
 
 
-def main(arguments: list[str]) -> int:
-    """Run one of the trainer's subcommands."""
+def main(arguments: list[str], command: type[MFMCLI] = MFMCLI) -> int:
+    """Run one of the trainer's subcommands.
+
+    Args:
+        arguments: Those after `mfm`.
+        command: What runs it, for callers that also want what the files do not tell.
+    """
     os.environ["MFM_COMMAND"] = shlex.join(["mfm", *arguments])
     quiet_known_warnings()
     # a corpus or a model in the user's own file: `--data my_corpus.MyCorpusDataModule`
@@ -326,7 +338,7 @@ def main(arguments: list[str]) -> int:
     # saturated gates leave numbers below 1e-38, which CPUs handle a hundred times more slowly than zeros
     torch.set_flush_denormal(True)
     try:
-        MFMCLI(
+        command(
             AffectModule,
             AffectDataModule,
             subclass_mode_model=True,
@@ -335,13 +347,7 @@ def main(arguments: list[str]) -> int:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_kwargs={**_STRICT, **{name: {**_STRICT, "description": text} for name, text in _TEACHING.items()}},
-            trainer_defaults={
-                "gradient_clip_val": 1.0,
-                "num_sanity_val_steps": 0,
-                "use_distributed_sampler": False,  # the data module's samplers know their rank
-                "enable_progress_bar": None,
-                "enable_model_summary": None,
-            },
+            trainer_defaults=TRAINER_DEFAULTS,
             args=arguments,
         )
     except SystemExit as exit_:

@@ -18,7 +18,7 @@ from mfm.files import write_text
 CHECKPOINT_KEY = "mfm_config"
 CONFIG_FILE = "config.yaml"
 # jsonargparse renamed `skip_none` in 4.50; without it an explicit null over another default is lost
-_KEEP_NULL = {"skip_unset" if RequirementCache("jsonargparse>=4.50") else "skip_none": False}
+KEEP_NULL = {"skip_unset" if RequirementCache("jsonargparse>=4.50") else "skip_none": False}
 
 
 class RunConfig(SaveConfigCallback):
@@ -35,7 +35,7 @@ class RunConfig(SaveConfigCallback):
     def __init__(self, parser: LightningArgumentParser, config: Any, run_dir: Path | None = None) -> None:
         super().__init__(parser, config, save_to_log_dir=False)
         self.run_dir = run_dir
-        self.full: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_link_targets=True, **_KEEP_NULL))
+        self.full: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_link_targets=True, **KEEP_NULL))
         for key in ("ckpt_path", "config", "run_dir"):
             self.full.pop(key, None)
 

@@ -34,7 +34,7 @@ from mfm.datamodules.base import PredictSplit
 from mfm.errors import ConfigurationError, DataFormatError, MissingDependencyError, nearest
 from mfm.modules.base import AffectModule
 
-_STRICT = {"exit_on_error": False, "allow_abbrev": False}  # errors become our sentences; no guessing of options
+STRICT = {"exit_on_error": False, "allow_abbrev": False}  # errors become our sentences; no guessing of options
 TRAINER_DEFAULTS = {
     "gradient_clip_val": 1.0,
     "num_sanity_val_steps": 0,
@@ -346,7 +346,7 @@ def main(arguments: list[str], command: type[MFMCLI] = MFMCLI) -> int:
             save_config_callback=RunConfig,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={**_STRICT, **{name: {**_STRICT, "description": text} for name, text in _TEACHING.items()}},
+            parser_kwargs={**STRICT, **{name: {**STRICT, "description": text} for name, text in _TEACHING.items()}},
             trainer_defaults=TRAINER_DEFAULTS,
             args=arguments,
         )

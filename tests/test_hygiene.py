@@ -29,13 +29,14 @@ IMPORTS = {
     "datamodules": {"errors", "corpora", "data"},
     "modules": {"errors", "corpora", "data.batch", "models", "losses", "metrics"},
     "analysis": {"errors", "corpora", "files", "data", "models", "losses", "metrics"},
+    "benchmark": {"errors", "corpora", "files", "data", "metrics", "analysis.figures"},
     "callbacks": {"*"},
     "cli": {"*", "cli"},
     "__main__": {"cli"},
     "__init__": set(),
 }
 # usable from a notebook, with nobody's training loop: these never know Lightning or a logger
-WITHOUT_LIGHTNING = {"errors", "corpora", "files", "data", "models", "losses", "metrics", "analysis"}
+WITHOUT_LIGHTNING = {"errors", "corpora", "files", "data", "models", "losses", "metrics", "analysis", "benchmark"}
 TRAINING_LOOPS = {"lightning", "pytorch_lightning", "lightning_utilities", "wandb"}
 STANDARD_LIBRARY_ONLY = {"errors", "corpora"}
 LOGGERS = ("wandb", "lightning.pytorch.loggers", "pytorch_lightning.loggers")
@@ -44,6 +45,9 @@ FAST = (
     "mfm",
     "mfm.cli",
     "mfm.cli.data",
+    "mfm.cli.benchmark",
+    "mfm.benchmark.executors",
+    "mfm.benchmark.running",
     "mfm.data.readers",
     "mfm.data.inspect",
     "mfm.data.store",

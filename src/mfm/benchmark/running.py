@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from mfm.benchmark.executors import Execute
 from mfm.benchmark.isolation import Task
@@ -32,6 +33,20 @@ class Plan:
     tasks: tuple[Task, ...]
     kept: tuple[Cell, ...]
     failed: tuple[Cell, ...]
+
+
+class Command(NamedTuple):
+    """How a cell is run.
+
+    Attributes:
+        arguments: Arguments of `mfm fit`, but for `--run_dir`.
+        config_hash: Identifies its configuration.
+        shown: The command for its record, without paths of this machine.
+    """
+
+    arguments: tuple[str, ...]
+    config_hash: str
+    shown: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +96,7 @@ def plan(
     suite: Suite,
     cells: Iterable[Cell],
     settings: Settings,
-    commands: Mapping[Cell, tuple[Sequence[str], str]],
+    commands: Mapping[Cell, Command],
 ) -> Plan:
     """Compare what is asked for with what is finished.
 
@@ -91,32 +106,33 @@ def plan(
         suite: The suite.
         cells: Cells asked for.
         settings: How they are run.
-        commands: Cell -> arguments of its `mfm fit`, and the hash of its configuration.
+        commands: Cell -> how it is run.
     """
     done = newest(ResultsFile(settings.folder).read())
     tasks, kept, failed = [], [], []
     for cell in cells:
-        arguments, config_hash = commands[cell]
+        command = commands[cell]
         record = done.get(tuple(cell))
-        same = record is not None and record.get("config_hash") == config_hash
+        same = record is not None and record.get("config_hash") == command.config_hash
         if record is not None and same and record["status"] == "ok":
             kept.append(cell)
         elif same and not settings.retry:
             failed.append(cell)
         else:
-            tasks.append(_task(suite, cell, settings, arguments, config_hash))
+            tasks.append(_task(suite, cell, settings, command))
     return Plan(tuple(tasks), tuple(kept), tuple(failed))
 
 
-def _task(suite: Suite, cell: Cell, settings: Settings, arguments: Sequence[str], config_hash: str) -> Task:
+def _task(suite: Suite, cell: Cell, settings: Settings, command: Command) -> Task:
     seconds = suite.budget.max_seconds
     budget = {"max_epochs": suite.budget.max_epochs, "max_seconds": seconds}
-    about: Record = {**cell._asdict(), "suite": suite.name, "config_hash": config_hash, "budget": budget}
+    about: Record = {**cell._asdict(), "suite": suite.name, "budget": budget}
+    about |= {"config_hash": command.config_hash, "command": command.shown}
     return Task(
         function=settings.function,
         folder=str(settings.folder / RUNS / cell.key),
         lock=str(settings.folder / ".locks" / cell.key.replace("/", "-")),
-        arguments=tuple(arguments),
+        arguments=command.arguments,
         about=about,
         predictions=str(settings.folder / PREDICTIONS),
         threads=settings.threads,

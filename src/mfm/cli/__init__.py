@@ -20,6 +20,9 @@ Train and evaluate
   test       score the test split:     mfm test --ckpt_path RUN/checkpoints/best.ckpt
   predict    predictions and factors:  mfm predict --ckpt_path RUN/checkpoints/best.ckpt --output p.csv --factors f.h5
 
+Compare
+  benchmark  corpora x models x seeds: mfm benchmark run mosi-context --data DATA --output DIR
+
 Understand
   interpret    which factor feeds which modality, where, and what each modality is worth
   robustness   what missing modalities, lost steps and noise cost
@@ -85,6 +88,12 @@ def _interpret(arguments: list[str]) -> int:
     return run(arguments[1:])
 
 
+def _benchmark(arguments: list[str]) -> int:
+    from mfm.cli.benchmark import main as run
+
+    return run(arguments[1:])
+
+
 def _configs(arguments: list[str]) -> int:
     from mfm.cli.configs import main as run
 
@@ -104,6 +113,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "robustness": _robustness,
     "reconstruct": _reconstruct,
     "generate": _generate,
+    "benchmark": _benchmark,
     "demo": _demo,
     "configs": _configs,
     "parts": _parts,

@@ -6,7 +6,6 @@ import csv
 import json
 import platform
 import resource
-import shlex
 import shutil
 import sys
 import time
@@ -52,7 +51,6 @@ def train_and_test(task: Task) -> dict[str, Any]:
     selected = _selected_epoch(folder / RunLogger.FILE, monitor, fit[f"best/{monitor}"])
     _remove_checkpoints(folder / "checkpoints", task.keep)
     return {
-        "command": shlex.join(["mfm", "fit", *task.arguments]),
         "monitor": monitor,
         "epochs": fit["epochs"],
         "best_epoch": int(selected["epoch"]),

@@ -8,12 +8,14 @@ FUSION_SETTINGS = {
     "mfn": MFN,
     "concat_lstm": {"name": "concat_lstm", "hidden": 8},
     "transformer": {"name": "transformer", "width": 8, "layers": 1, "heads": 2, "dropout": 0.0},
+    "ssm": {"name": "ssm", "width": 6, "layers": 1, "states": 2, "dropout": 0.0},
 }
 ENCODER_SETTINGS = {
     "lstm": {"name": "lstm"},
     "gru": {"name": "gru", "hidden": 6},
     "transformer": {"name": "transformer", "width": 8, "layers": 1, "heads": 2, "dropout": 0.0},
     "mean": {"name": "mean"},
+    "ssm": {"name": "ssm", "width": 6, "layers": 1, "states": 2, "dropout": 0.0},
 }
 
 

@@ -1,5 +1,7 @@
 """The model as users build it."""
 
+from itertools import product
+
 import pytest
 import torch
 from batches import ENCODER_SETTINGS, FUSION_SETTINGS, MFN, SIZES, flat, full_batch, make_batch, of_sequences
@@ -133,9 +135,15 @@ def test_no_head_predicts_nothing_and_trains():
     assert all(p.grad is not None for p in model.parameters())
 
 
-@pytest.mark.parametrize("decoder", of_sequences(DECODERS))
-@pytest.mark.parametrize("fusion", of_sequences(FUSIONS))
-@pytest.mark.parametrize("encoder", of_sequences(ENCODERS))
+def combinations():
+    """All parts with each other; a state space beside other encoders takes long and is nothing new."""
+    parts = product(of_sequences(ENCODERS), of_sequences(FUSIONS), of_sequences(DECODERS))
+    for encoder, fusion, decoder in parts:
+        long = "ssm" in (encoder, fusion) and encoder != fusion
+        yield pytest.param(encoder, fusion, decoder, marks=[pytest.mark.slow] if long else [])
+
+
+@pytest.mark.parametrize(("encoder", "fusion", "decoder"), combinations())
 def test_every_combination_learns_a_tiny_set(encoder, fusion, decoder):
     torch.manual_seed(1)
     dims = {"a": 2, "b": 3}
@@ -182,6 +190,7 @@ def test_every_combination_learns_a_tiny_set(encoder, fusion, decoder):
         ("gru", "concat_lstm", "teacher_forced"),
         ("transformer", "transformer", "mlp"),
         ("mean", "mfn", "teacher_forced"),
+        ("ssm", "ssm", "mlp"),
     ],
 )
 def test_a_training_step_never_looks_at_values(encoder, fusion, decoder, aligned):

@@ -1,6 +1,6 @@
 """Models in pure torch."""
 
-from mfm.models import ef_lstm  # noqa: F401 - registers its network by name
+from mfm.models import ef_lstm, mult  # noqa: F401 - register their networks by name
 from mfm.models.decoders import DECODERS
 from mfm.models.encoders import ENCODERS
 from mfm.models.fusion import FUSIONS

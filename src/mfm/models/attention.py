@@ -97,3 +97,69 @@ class SelfAttention(nn.Module):
             x = block(x, mask)
         normed: Tensor = self.norm(x)
         return normed
+
+
+class CrossAttentionBlock(nn.Module):
+    """Pre-norm block in which one sequence attends to another (Tsai et al., ACL 2019, eq. 3 and 5).
+
+        Y = X + attention(norm(X), norm(S), norm(S))      then Y + MLP(norm(Y))
+
+    with one norm for X and its source S, as in the authors' code, and a GELU in the MLP, as in all blocks here.
+
+    Parameters: 12 W^2 + 13 W.
+
+    Args:
+        width: Model width W, a multiple of `heads`.
+        heads: Attention heads.
+        dropout: Probability for the MLP's hidden layer and for the outputs of both branches.
+        attention_dropout: Probability for attention weights.
+    """
+
+    def __init__(self, width: int, heads: int, dropout: float, attention_dropout: float) -> None:
+        super().__init__()
+        if width % heads:
+            raise ConfigurationError(f"transformer width {width} is no multiple of its {heads} heads; change either")
+        self.heads, self.dropout, self.attention_dropout = heads, dropout, attention_dropout
+        self.attention_norm = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width)
+        self.key_value = nn.Linear(width, 2 * width)
+        self.attention_output = nn.Linear(width, width)
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(4 * width, width),
+        )
+
+    def attend(self, x: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+        """softmax(Q K^T / sqrt(W / heads)) V, all heads, mapped linearly; arguments and result as of `forward`."""
+        batch, steps, width = x.shape
+        own = width // self.heads
+        query = self.query(x).view(batch, steps, self.heads, own).transpose(1, 2)
+        key, value = self.key_value(source).view(batch, source.shape[1], 2, self.heads, own).permute(2, 0, 3, 1, 4)
+        there = mask.any(dim=1)[:, None]
+        attended = F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=(mask | ~there)[:, None, None, :],
+            dropout_p=self.attention_dropout if self.training else 0.0,
+        )
+        attended = self.attention_output(attended.transpose(1, 2).reshape(batch, steps, width))
+        return attended.masked_fill(~there[..., None], 0.0)  # type: ignore[no-any-return]
+
+    def forward(self, x: Tensor, source: Tensor, mask: Tensor) -> Tensor:
+        """Let every step attend to the steps of the source that `mask` keeps.
+
+        Args:
+            x: (B, S, W), finite everywhere.
+            source: (B, R, W), finite everywhere.
+            mask: (B, R) bool; a row without any True has nothing to attend to, and nothing is added.
+
+        Returns:
+            (B, S, W).
+        """
+        attended = self.attend(self.attention_norm(x), self.attention_norm(source), mask)
+        x = x + F.dropout(attended, self.dropout, self.training)
+        return x + F.dropout(self.mlp(x), self.dropout, self.training)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mfm.errors import ConfigurationError, nearest
 from mfm.models import images as _images  # noqa: F401  (makes `conv` known by its name)
 from mfm.models import mfn as _mfn  # noqa: F401  (makes the paper's fusion known by its name)
+from mfm.models import state_space as _state_space  # noqa: F401  (makes `ssm` known by its name)
 from mfm.models.backend import Backend, use_backend
 from mfm.models.code_noise import CodeNoise, GaussianNoise
 from mfm.models.decoders import DECODERS, Decoder
@@ -240,6 +241,13 @@ class MFM(nn.Module):
         inputs = {i: observed[i][:, : steps[i]] for i in steps}
         reconstruction = self.decode(factors, steps, inputs, observed_lengths)
         return MFMOutput(self.predict(factors.f_y), reconstruction, codes, factors, drawn)
+
+    def infer_label(
+        self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Y^ = D(G_y(Q(Z_y | X_1:M))), (B, output_dim), and nothing that it does not need; arguments as in `encode`."""
+        (z_y,), _ = encode_together(PerModality({}), [self.fusion], *self._observed(features, lengths, present))
+        return self.predict(self.factor_y(z_y))
 
     def parameter_counts(self) -> dict[str, int]:
         """Number of parameters of each part, `encoders/<modality>` and so on, and their sum under `total`.

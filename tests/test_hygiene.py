@@ -31,6 +31,7 @@ IMPORTS = {
     "analysis": {"errors", "corpora", "files", "data", "models", "losses", "metrics"},
     "benchmark": {"errors", "corpora", "files", "data", "metrics", "analysis.figures"},
     "callbacks": {"*"},
+    "tuning": {"errors", "files", "data", "models", "modules", "datamodules", "callbacks", "analysis.figures"},
     "cli": {"*", "cli"},
     "__main__": {"cli"},
     "__init__": set(),

@@ -22,6 +22,7 @@ Train and evaluate
 
 Compare
   benchmark  corpora x models x seeds: mfm benchmark run mosi-context --data DATA --output DIR
+  tune       search for options:       mfm tune --config mosi.yaml --data.path X.pkl --space mfm --output DIR
 
 Understand
   interpret    which factor feeds which modality, where, and what each modality is worth
@@ -94,6 +95,12 @@ def _benchmark(arguments: list[str]) -> int:
     return run(arguments[1:])
 
 
+def _tune(arguments: list[str]) -> int:
+    from mfm.cli.tune import main as run
+
+    return run(arguments[1:])
+
+
 def _configs(arguments: list[str]) -> int:
     from mfm.cli.configs import main as run
 
@@ -115,6 +122,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "generate": _generate,
     "benchmark": _benchmark,
     "demo": _demo,
+    "tune": _tune,
     "configs": _configs,
     "parts": _parts,
 }

@@ -54,7 +54,7 @@ def training_curves(rows: Sequence[Mapping[str, float]], monitor: str, mode: str
     for axes in (loss, metric, parts):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("epoch")
-    _tidy(loss, metric, parts)
+    tidy(loss, metric, parts)
     return figure
 
 
@@ -129,7 +129,7 @@ def _scatter(axes: Axes, corpus: Corpus, prediction: Any, target: Any) -> None:
     axes.set(xlim=limits, ylim=limits, xlabel="label", ylabel="prediction", aspect="equal")
     axes.text(0.03, 0.97, f"MAE {error:.3f}\nr {correlation:.3f}\nn {len(target)}", va="top", transform=axes.transAxes)
     axes.legend(frameon=False, fontsize=8, loc="lower right")
-    _tidy(axes)
+    tidy(axes)
 
 
 def _confusion(axes: Axes, guess: Any, truth: Any, names: Sequence[str]) -> None:
@@ -146,7 +146,8 @@ def _confusion(axes: Axes, guess: Any, truth: Any, names: Sequence[str]) -> None
     axes.set(xlabel="prediction", ylabel="label")
 
 
-def _tidy(*panels: Axes) -> None:
+def tidy(*panels: Axes) -> None:
+    """Take away what frames panels, and give them a light grid."""
     for axes in panels:
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25)

@@ -14,6 +14,7 @@ from mfm.benchmark.executors import Execute, dask, processes
 from mfm.benchmark.records import Record, exclusive
 from mfm.benchmark.running import Command, Plan, Settings, carry_out, chosen_cells, plan, threads_of
 from mfm.benchmark.suite import Cell, Suite, expand_path, parse_suite
+from mfm.cli.benchmark_report import add_commands
 from mfm.cli.configs import find_config
 from mfm.cli.option_file import read_yaml
 from mfm.errors import ConfigurationError, CorpusNotFoundError
@@ -68,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
+    add_commands(commands)
     options = parser.parse_args(list(argv) or ["--help"])
     command: Callable[[argparse.Namespace], int] = options.command
     return command(options)
@@ -190,7 +192,7 @@ def _paths(suite: Suite, labels: Any, options: argparse.Namespace, folder: Path,
             print(f"left out: {label}, for {path} does not exist", flush=True)
         else:
             raise CorpusNotFoundError(
-                f"corpora.{label}: {path} does not exist; give --data DIR, or leave such corpora out with --skip-missing"
+                f"corpora.{label}: {path} does not exist; give --data DIR, or leave it out with --skip-missing"
             )
     if not paths:
         raise CorpusNotFoundError("none of the suite's corpora is there; give --data DIR")

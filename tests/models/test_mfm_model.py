@@ -143,7 +143,7 @@ def combinations():
         yield pytest.param(encoder, fusion, decoder, marks=[pytest.mark.slow] if long else [])
 
 
-@pytest.mark.parametrize(("encoder", "fusion", "decoder"), combinations())
+@pytest.mark.parametrize(("encoder", "fusion", "decoder"), list(combinations()))
 def test_every_combination_learns_a_tiny_set(encoder, fusion, decoder):
     torch.manual_seed(1)
     dims = {"a": 2, "b": 3}

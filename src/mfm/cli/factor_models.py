@@ -31,7 +31,7 @@ def factor_module(run: LoadedRun, command: str, *, generates: bool = False) -> F
         )
     if generates and not module.model.layout.generates:
         raise ConfigurationError(
-            f"{named(run)} is purely discriminative: it has no decoders, and {command} is about what they make"
+            f"{named(run)} generates no sequences: it has no decoders of any, and {command} is about what they make"
         )
     return module
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -94,7 +93,7 @@ class MultimodalTransformer(Network):
     @property
     def output_bias(self) -> nn.Parameter:
         """See `Network.output_bias`."""
-        return cast(nn.Parameter, self.output.bias)
+        return self.output.bias
 
     def forward(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]

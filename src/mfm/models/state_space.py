@@ -63,7 +63,8 @@ class DiagonalStateSpace(nn.Module):
             angle = step * self.frequency.view(shape) * place
             scale = (-torch.expm1(-2.0 * decay)).sqrt()  # 1 / deviation of a state driven by white noise
             wave = self.read_real[..., None] * angle.cos() - self.read_imaginary[..., None] * angle.sin()
-            return (scale * (-decay * place).exp() * wave).sum(dim=1)
+            kernel: Tensor = (scale * (-decay * place).exp() * wave).sum(dim=1)
+            return kernel
 
     def forward(self, x: Tensor) -> Tensor:
         """All steps of (B, T, W), T >= 1, in float32 also under autocast; step t depends on steps up to t."""

@@ -55,6 +55,9 @@ def test_store_report_and_summary(arguments, capsys):
         (["--output", "words.csd", "--overwrite"], "is a file that is read"),
         (["--folds", "nothing.json"], "no such file"),
         (["--labels", "nothing.csd"], "no such file"),
+        (["--output", "."], "is a folder"),
+        (["--label-columns", "labels=1-0"], "lower end of a range first"),
+        (["--unaligned", "--max-frames", "x=2", "x=3"], "each name once"),
     ],
 )
 def test_mistakes_are_one_sentence_and_leave_nothing(arguments, capsys, more, words):

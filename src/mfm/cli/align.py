@@ -153,6 +153,8 @@ def run(options: argparse.Namespace) -> int:
     from mfm.data.alignment.corpus import align_corpus
     from mfm.data.alignment.sources import Sources
 
+    if options.output.is_dir():
+        raise ConfigurationError(f"--output {options.output} is a folder; give the store to write, for example mosi.h5")
     report = options.report or options.output.with_name(f"{options.output.stem}.report.json")
     sources = Sources(
         options.pivot,
@@ -243,8 +245,8 @@ def _numbers(option: str, given: Sequence[str] | None) -> dict[str, int]:
     found = {}
     for item in given or ():
         name, _, number = item.partition("=")
-        if not name or not number.isdigit():
-            raise ConfigurationError(f"{option} takes NAME=N, for example audio=10, got {item!r}")
+        if not name or name in found or not (number.isascii() and number.isdigit()):
+            raise ConfigurationError(f"{option} takes NAME=N, each name once, for example audio=10, got {item!r}")
         found[name] = int(number)
     return found
 
@@ -261,6 +263,8 @@ def _columns(given: Sequence[str] | None) -> dict[str, tuple[int, ...]] | None:
             )
         spans = [(int(one[1]), int(one[2] or one[1])) for one in ranges if one]
         found[name] = tuple(column for first, last in spans for column in range(first, last + 1))
+        if any(first > last for first, last in spans) or len(set(found[name])) < len(found[name]):
+            raise ConfigurationError(f"--label-columns {item}: name each column once, the lower end of a range first")
     return found or None
 
 

@@ -1,6 +1,9 @@
 """A corpus is aligned video by video, every item is accounted for, and nothing half-written stays."""
 
+import hashlib
 import json
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ from mfm.data.alignment.align import AlignmentOptions
 from mfm.data.alignment.corpus import align_corpus
 from mfm.data.alignment.folds import read_folds, seeded_folds
 from mfm.data.alignment.sources import Sources
-from mfm.data.store import read_store, verify_store
+from mfm.data.store import read_store, store_provenance, verify_store
 from mfm.errors import ConfigurationError, CorpusNotFoundError, DataFormatError
 
 FOLDS = {"train": ["v0", "v1", "v2"], "dev": ["v3", "gone"], "test": ["v5"]}
@@ -43,6 +46,13 @@ def test_store_and_report(tmp_path):
     assert report["folds"]["in_no_file"] == ["gone"]
     assert report["command"] == "mfm data align"
     assert any("gone" in note for note in data.notes)
+    hashes = {
+        part: hashlib.sha256(Path(file["path"]).read_bytes()).hexdigest() for part, file in report["files"].items()
+    }
+    assert hashes == {part: file["sha256"] for part, file in report["files"].items()}
+    hashes["folds"] = hashlib.sha256((tmp_path / "folds.json").read_bytes()).hexdigest()
+    together = hashlib.sha256("".join(f"{part} {hashes[part]}\n" for part in sorted(hashes)).encode())
+    assert store_provenance(tmp_path / "o.h5")["source_fingerprint"] == together.hexdigest()
 
 
 @pytest.mark.parametrize("options", [AlignmentOptions(), AlignmentOptions(max_length=2, require_all=True)])
@@ -73,8 +83,11 @@ def test_without_folds_the_split_is_seeded_and_said(tmp_path):
     assert sum(map(len, videos)) == len(set().union(*videos)) == 6
     assert seeded_folds("abcdefgh", (0.5, 0.25, 0.25), 3) == seeded_folds("hgfedcba", (0.5, 0.25, 0.25), 3)
     assert seeded_folds("abcdefgh", (0.5, 0.25, 0.25), 3) != seeded_folds("abcdefgh", (0.5, 0.25, 0.25), 4)
-    with pytest.raises(ConfigurationError, match="add up to 1"):
-        seeded_folds("ab", (0.5, 0.5, 0.5), 0)
+    for shares in ((0.5, 0.5, 0.5), (math.nan, 0, 1)):
+        with pytest.raises(ConfigurationError, match="add up to 1"):
+            seeded_folds("ab", shares, 0)
+    with pytest.raises(ConfigurationError, match="seed is -1"):
+        seeded_folds("ab", (1, 0, 0), -1)
 
 
 def test_progress_and_interruption(tmp_path):
@@ -109,6 +122,8 @@ def test_progress_and_interruption(tmp_path):
         ({"labels": {"v0": ([[500.0, 501.0]], [[1.0]])}}, DataFormatError, "no_words 1.*times in seconds"),
         ({"folds": '{"train": ["v0"], "test": ["v0"]}'}, ConfigurationError, "'v0' is in 'train' and in 'test'"),
         ({"folds": '{"train": ["u"]}'}, DataFormatError, "names none of the 6 videos"),
+        ({"labels": {"v0": ([[0, 9]], [[1.0]]), "v1": ([[0, 9]], [[1, 2]])}}, DataFormatError, "'v1' have 2 columns"),
+        ({"x": {"v0": ([[0, 9]], [[1j]])}}, DataFormatError, "holds complex128 where numbers"),
         ({"folds": "[1"}, DataFormatError, "is not JSON"),
         ({"folds": '{"train": "v0"}'}, DataFormatError, "one list of videos for each split"),
     ],

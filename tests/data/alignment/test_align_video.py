@@ -127,7 +127,7 @@ def test_an_end_before_its_start_is_listed_or_refused(source):
 
 
 def test_another_number_of_features_is_refused():
-    with pytest.raises(DataFormatError, match="has 3 features, earlier videos have 2"):
+    with pytest.raises(DataFormatError, match="have 3 columns, those of earlier videos 2"):
         aligned([((0, 1), "a")], [(0, 2)], {"x": [((0, 1), [1, 2, 3])]}, AlignmentOptions())
 
 

@@ -89,6 +89,16 @@ def test_finished_videos_are_neither_lost_nor_mixed(sources, tmp_path):
     assert not hidden(tmp_path)
 
 
+def test_files_that_change_meanwhile_are_refused(sources, tmp_path):
+    def touch(done, total):
+        os.utime(sources.labels, ns=(done, done))
+
+    with pytest.raises(DataFormatError, match=r"changed while they were read: .*labels\.csd"):
+        align(sources, progress=touch)
+    assert not (tmp_path / "o.h5").exists()
+    assert not hidden(tmp_path)
+
+
 def test_a_damaged_finished_video_is_made_again(sources, tmp_path):
     align(sources, "whole")
     with pytest.raises(KeyboardInterrupt):

@@ -24,7 +24,7 @@ from mfm.data.records import BoolArray, IntArray
 from mfm.data.store_stream import WordSample
 from mfm.errors import DataFormatError
 
-__all__ = ["AlignmentOptions", "align_video"]
+__all__ = ["AlignmentOptions", "align_video", "check_width"]
 
 
 def align_video(
@@ -75,7 +75,7 @@ def align_video(
             placed[name] = Placed(NoSteps(dims[name]), np.zeros(len(words), dtype=np.bool_))
             tallies[name] = Tally()
             continue
-        _check_width(video, name, frames, dims[name])
+        check_width(video, name, frames, dims[name])
         fates = _frame_fates(frames, invalid.of(name, frames.intervals))
         offset = estimate_offset(
             frames.intervals[fates != Fate.INVALID_INTERVAL],
@@ -247,8 +247,14 @@ def _repeated(intervals: Intervals, content: Callable[[int], Hashable]) -> BoolA
     return repeated
 
 
-def _check_width(video: str, name: str, frames: Frames, dim: int) -> None:
-    if frames.values.shape[1] != dim:
+def check_width(video: str, name: str, frames: Frames, dim: int) -> None:
+    """Refuse frames or labels of another width than that of earlier videos.
+
+    Raises:
+        DataFormatError: They have.
+    """
+    width = frames.values.shape[1]
+    if width != dim:
         raise DataFormatError(
-            f"{name} of video {video!r} has {frames.values.shape[1]} features, earlier videos have {dim}; mend the file"
+            f"{name} of video {video!r} have {width} columns, those of earlier videos {dim}; mend the file"
         )

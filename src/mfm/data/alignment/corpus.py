@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -12,7 +13,7 @@ import mfm
 from mfm.data.alignment.align import AlignmentOptions
 from mfm.data.alignment.csd import ComputationalSequence
 from mfm.data.alignment.folds import read_folds, seeded_folds, unknown_videos
-from mfm.data.alignment.parts import FinishedVideos, file_state
+from mfm.data.alignment.parts import FinishedVideos
 from mfm.data.alignment.report import Fate, ReportWriter, Tally, Totals, VideoReport
 from mfm.data.alignment.sources import Sources
 from mfm.data.alignment.workers import Job, aligned_videos
@@ -93,9 +94,8 @@ def align_corpus(
 
 def _settings(sources: Sources, options: AlignmentOptions) -> dict[str, Any]:
     """Everything that an aligned video depends on."""
-    files = {part: file_state(path) for part, path in sources.files.items()}
-    folds = file_state(sources.folds) if sources.folds else [list(sources.fractions), sources.seed]
-    return {"version": mfm.__version__, **files, "folds": folds, **asdict(options)}
+    drawn = {} if sources.folds else {"folds": [list(sources.fractions), sources.seed]}
+    return {"version": mfm.__version__, **sources.states(), **drawn, **asdict(options)}
 
 
 def _write(
@@ -108,7 +108,7 @@ def _write(
     progress: Progress | None,
     taken: int,
 ) -> Outcome:
-    sources, totals = corpus.sources, Totals()
+    sources, totals, before = corpus.sources, Totals(), corpus.sources.states()
     jobs = [Job(video, corpus.split(video)) for video, fate in corpus.fates.items() if fate is Fate.USED]
     with (
         whole_file(report) as written,
@@ -139,11 +139,20 @@ def _write(
                 "and their times in seconds"
             )
         notes = corpus.notes(totals)
-        source = " + ".join(path.name for path in sources.files.values())
-        fingerprint = store.finish(notes, {"source": source, "source_format": "csd", "source_fingerprint": None})
-        writer.close({**(record or {}), **corpus.summary(totals, notes), "fingerprint": fingerprint}.items())
+        hashes = sources.fingerprints()
+        changed = [state[0] for part, state in sources.states().items() if state != before[part]]
+        if changed:
+            raise DataFormatError(f"changed while they were read: {', '.join(changed)}; start again")
+        fingerprint = store.finish(notes, _provenance(sources, hashes))
+        writer.close({**(record or {}), **corpus.summary(totals, notes, hashes), "fingerprint": fingerprint}.items())
         text.flush()
     return Outcome(totals, fingerprint, notes, taken)
+
+
+def _provenance(sources: Sources, hashes: Mapping[str, str]) -> dict[str, str]:
+    names = " + ".join(path.name for path in sources.files.values())
+    together = hashlib.sha256("".join(f"{part} {hashes[part]}\n" for part in sorted(hashes)).encode()).hexdigest()
+    return {"source": names, "source_format": "csd", "source_fingerprint": together}
 
 
 class _Corpus:
@@ -170,7 +179,8 @@ class _Corpus:
         first = {name: file.frames(file.first()).values for name, file in features.items()}
         self.dims = {name: values.shape[1] for name, values in first.items()}
         self.dtypes = {name: str(values.dtype) for name, values in first.items()}
-        self._check_columns(labels.frames(labels.first()).values.shape[1])
+        self._label_width = labels.frames(labels.first()).values.shape[1]
+        self._check_columns(self._label_width)
         everywhere = sorted({video for file in (pivot, labels, *features.values()) for video in file.videos})
         self._unknown = unknown_videos(self._folds, everywhere) if sources.folds else []
         by_split = sorted(everywhere, key=lambda video: (self._place(video), video))
@@ -236,6 +246,11 @@ class _Corpus:
                 f"no folds were given: train, valid and test were drawn by video, shares "
                 f"{', '.join(f'{share:g}' for share in self.sources.fractions)}, seed {self.sources.seed}"
             )
+        if self.sources.label_columns is None and self._label_width > 1:
+            notes.append(
+                f"all {self._label_width} columns of {self._labels.path} are one label array, 'labels'; make others "
+                "with --label-columns, for example labels=0"
+            )
         if self._unknown:
             notes.append(f"{len(self._unknown)} videos of the folds are in no file: {_some(self._unknown)}")
         for split in split_order(set(self._folds.values()) - set(totals.samples)):
@@ -251,7 +266,7 @@ class _Corpus:
             )
         return tuple(notes)
 
-    def summary(self, totals: Totals, notes: Sequence[str]) -> dict[str, Any]:
+    def summary(self, totals: Totals, notes: Sequence[str], hashes: Mapping[str, str]) -> dict[str, Any]:
         """What the report says of the corpus as a whole."""
         files = {"pivot": self._pivot, "labels": self._labels}
         files |= {f"feature {name}": file for name, file in self._features.items()}
@@ -259,13 +274,14 @@ class _Corpus:
             "totals": asdict(totals),
             "options": asdict(self.options),
             "files": {
-                part: {"path": str(file.path), "root": file.root, "videos": len(file.videos)}
+                part: {"path": str(file.path), "root": file.root, "videos": len(file.videos), "sha256": hashes[part]}
                 for part, file in files.items()
             },
             "dims": self.dims,
             "label_columns": self.sources.label_columns,
             "folds": {
                 "path": str(self.sources.folds) if self.sources.folds else None,
+                "sha256": hashes.get("folds"),
                 "seed": None if self.sources.folds else self.sources.seed,
                 "in_no_file": self._unknown,
             },

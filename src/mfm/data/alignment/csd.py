@@ -137,7 +137,9 @@ class ComputationalSequence:
         values: list[NDArray[np.floating[Any]]] = []
         for key, (_, features) in zip(self.videos[video], parts, strict=True):
             if features.dtype.kind not in "fiub":
-                raise DataFormatError(f"{self.path}: {key!r} holds text where numbers are needed; give a feature file")
+                raise DataFormatError(
+                    f"{self.path}: {key!r} holds {_kind(features)} where numbers are needed; give a file of features"
+                )
             values.append(features.astype(np.float32 if features.dtype in ("<f4", ">f4") else np.float64, copy=False))
         widths = {part.shape[1] for part in values if len(part)}
         if len(widths) > 1 or 0 in widths:
@@ -236,6 +238,15 @@ class ComputationalSequence:
             raise DataFormatError(
                 f"{self.path} is damaged at {where!r} ({_fault(error)}); download it again"
             ) from error
+
+
+def _kind(features: NDArray[Any]) -> str:
+    """The type of features, for a person.
+
+    >>> _kind(np.array([b"word"])), _kind(np.array([1j]))
+    ('text', 'complex128')
+    """
+    return "text" if features.dtype.kind in "SOU" else str(features.dtype)
 
 
 def is_sequence(path: str | Path) -> bool:

@@ -61,12 +61,14 @@ def seeded_folds(videos: Iterable[str], fractions: Sequence[float], seed: int) -
         Video -> split.
 
     Raises:
-        ConfigurationError: The shares are not three that add up to 1.
+        ConfigurationError: The shares are not three that add up to 1, or the seed is negative.
 
     >>> list(seeded_folds("abcdefghij", (0.7, 0.1, 0.2), 0).values()).count("train")
     7
     """
-    if len(fractions) != len(SPLIT_NAMES) or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    if seed < 0:
+        raise ConfigurationError(f"the seed is {seed}; it must be 0 or more")
+    if len(fractions) != len(SPLIT_NAMES) or min(fractions) < 0 or not abs(sum(fractions) - 1) <= 1e-6:  # NaN too
         raise ConfigurationError(
             f"the shares {tuple(fractions)} of train, valid and test must be three that add up to 1"
         )

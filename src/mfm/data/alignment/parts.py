@@ -124,12 +124,6 @@ class FinishedVideos:
             )
 
 
-def file_state(path: Path) -> list[Any]:
-    """What tells whether a file is still the same: where it is, its size and when it was changed."""
-    found = path.stat()
-    return [str(path.resolve()), found.st_size, found.st_mtime_ns]
-
-
 def _bytes(content: Any) -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.frombuffer(json.dumps(content).encode(), dtype=np.uint8)
 

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from mfm.data.alignment.align import AlignmentOptions, align_video
+from mfm.data.alignment.align import AlignmentOptions, align_video, check_width
 from mfm.data.alignment.csd import ComputationalSequence
 from mfm.data.alignment.parts import Aligned, FinishedVideos
 from mfm.data.alignment.sources import Sources
@@ -45,6 +45,7 @@ class VideoAligner:
                 name: self._stack.enter_context(ComputationalSequence(sources.features[name]))
                 for name in sorted(sources.features)
             }
+            self._label_width = self._labels.frames(self._labels.first()).values.shape[1]
             self._stack = self._stack.pop_all()
 
     def __enter__(self) -> VideoAligner:
@@ -55,11 +56,14 @@ class VideoAligner:
 
     def align(self, job: Job) -> Aligned:
         """Samples of a video, and what became of everything in it."""
+        labels = self._labels.frames(job.video)
+        if len(labels):
+            check_width(job.video, "labels", labels, self._label_width)
         return align_video(
             job.video,
             job.split,
             self._pivot.words(job.video),
-            self._labels.frames(job.video),
+            labels,
             {name: file.frames(job.video) if job.video in file else None for name, file in self._features.items()},
             self._dims,
             self._options,

@@ -69,8 +69,7 @@ def orthogonality(x: Tensor, y: Tensor, known: Tensor) -> Tensor:
     """
     with without_autocast(x):
         rows_x, rows_y = (_unit_rows(one, known) for one in (x, y))
-        dependence: Tensor = (rows_x.t() @ rows_y).square().mean()
-        return dependence
+        return (rows_x.t() @ rows_y).square().mean()
 
 
 def _unit_rows(x: Tensor, known: Tensor) -> Tensor:
@@ -78,7 +77,9 @@ def _unit_rows(x: Tensor, known: Tensor) -> Tensor:
     real = known[:, None]
     x = at_least_float32(x).masked_fill(~real, 0.0)
     centred = (x - x.sum(dim=0) / real.sum().clamp(min=1)).masked_fill(~real, 0.0)
-    return centred / (centred.detach().norm(dim=1, keepdim=True) + 1e-6)
+    lengths = torch.linalg.vector_norm(centred.detach(), dim=1, keepdim=True)
+    rows: Tensor = centred / (lengths + 1e-6)
+    return rows
 
 
 class MISAObjective(nn.Module):

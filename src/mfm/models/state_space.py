@@ -73,7 +73,8 @@ class DiagonalStateSpace(nn.Module):
             steps = inputs.shape[2]
             spectrum = torch.fft.rfft(inputs, n=2 * steps) * torch.fft.rfft(self.kernel(steps), n=2 * steps)
             states = torch.fft.irfft(spectrum, n=2 * steps)[..., :steps]
-            return (states + self.skip[:, None] * inputs).transpose(1, 2)
+            outputs: Tensor = states + self.skip[:, None] * inputs
+            return outputs.transpose(1, 2)
 
 
 class StateSpaceBlock(nn.Module):

@@ -11,6 +11,7 @@ from mfm.errors import ConfigurationError
 from mfm.losses.prediction import choose_prediction_loss, prediction_loss
 from mfm.models.networks import NETWORKS
 from mfm.modules.base import AffectModule, Prediction, StepOutput
+from mfm.modules.mfm import for_modalities
 
 
 class NetworkModule(AffectModule):
@@ -30,7 +31,10 @@ class NetworkModule(AffectModule):
         choose_prediction_loss(self.corpus.task, prediction_loss)
         self.prediction_loss = prediction_loss
         self.network = NETWORKS.build(
-            network, feature_dims=self.feature_dims, output_dim=self.corpus.output_dim, aligned=self.aligned
+            for_modalities(network, self.feature_dims),
+            feature_dims=self.feature_dims,
+            output_dim=self.corpus.output_dim,
+            aligned=self.aligned,
         )
 
     def center_output(self, center: Tensor) -> None:

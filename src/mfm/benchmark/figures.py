@@ -6,6 +6,7 @@ import statistics
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from mfm.analysis.figures import TRAIN, VALID, tidy
 from mfm.benchmark.study import CorpusRuns, Study
@@ -21,6 +22,9 @@ def corpus_figure(study: Study, runs: CorpusRuns) -> Figure:
     ):
         _against(axes, study, runs, key)
         axes.set(xlabel=label, ylabel=_name(runs), xscale="log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.xaxis.set_minor_formatter(NullFormatter())
     _scatter(seeds, study, runs)
     figure.suptitle(f"{runs.title}: test split")
     tidy(seconds, parameters, seeds)

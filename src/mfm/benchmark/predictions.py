@@ -70,7 +70,7 @@ def write_predicted(
 
 def _write(path: Path, **arrays: Array) -> None:
     content = io.BytesIO()
-    np.savez_compressed(content, **arrays)
+    np.savez_compressed(content, allow_pickle=False, **arrays)
     with whole_file(path) as temporary:
         temporary.write_bytes(content.getvalue())
 

@@ -112,7 +112,7 @@ def plan(
     tasks, kept, failed = [], [], []
     for cell in cells:
         command = commands[cell]
-        record = done.get(tuple(cell))
+        record = done.get((cell.corpus, cell.model, cell.seed))
         same = record is not None and record.get("config_hash") == command.config_hash
         if record is not None and same and record["status"] == "ok":
             kept.append(cell)

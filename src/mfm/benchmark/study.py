@@ -45,12 +45,16 @@ class CorpusRuns:
     @property
     def monitor(self) -> str:
         """The metric that selected every epoch, which also orders the table."""
-        return self.corpus.monitor.partition("/")[2]
+        return str(self._first["monitor"]).partition("/")[2]
 
     @property
     def higher_is_better(self) -> bool:
         """Of that metric."""
-        return self.corpus.mode == "max"
+        return bool(self._first["mode"] == "max")
+
+    @property
+    def _first(self) -> Record:
+        return next(iter(self.runs.values()))[0]
 
     def values(self, model: str, metric: str, stage: str = "test") -> list[float]:
         """A model's values, one a seed; NaN where a run has none."""
@@ -188,6 +192,9 @@ def _corpus_runs(
     for record in sorted(records, key=lambda one: order.index(one["model"]) if one["model"] in order else len(order)):
         runs.setdefault(record["model"], []).append(record)
     _refuse_mixed(folder, label, runs)
+    if len({record["monitor"] for record in records}) > 1:
+        named = ", ".join(sorted({f"{record['model']} by {record['monitor']}" for record in records}))
+        raise DataFormatError(f"{folder}: epochs on {label} were selected by different metrics ({named}); use one")
     return CorpusRuns(
         label,
         title,

@@ -6,6 +6,7 @@ The YAML of a suite::
     corpora:
       mosi_context:                       # a label of your choice
         corpus: mosi                      # {corpus} in the names of configurations
+        base: mosi                        # {base} there: whose configurations to take; {corpus} by default
         path: ${MFM_DATA}/mosi/context_aligned_10.pkl
         title: CMU-MOSI, utterances in context of ten
         config: my_overlay.yaml           # further configuration(s), after the model's
@@ -13,7 +14,7 @@ The YAML of a suite::
     models:
       mfm: "{corpus}.yaml"                # short for {config: "{corpus}.yaml"}
       tfn:
-        config: collection/{corpus}_tfn.yaml
+        config: collection/{base}_tfn.yaml        # {label} and {model} are the suite's own names
         options: {model.lr: 1.0e-3}
         tuned: tuned/{label}_tfn/best.yaml
         corpora: {pom: {config: collection/mosi_tfn.yaml}}      # other settings there
@@ -22,7 +23,8 @@ The YAML of a suite::
     overrides: {trainer.accelerator: cpu}
     reference: mfm
 
-Instead of `path`, `generate` has the options of a `FactorWorld` and `samples: [train, valid, test]`.
+A budget is a limit: a configuration may use less. Instead of `path`, `generate` has the options of a `FactorWorld` and
+`samples: [train, valid, test]`.
 """
 
 from __future__ import annotations
@@ -30,21 +32,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+
+import yaml
 
 from mfm.errors import ConfigurationError, nearest
 
 _SUITE = ("name", "title", "corpora", "models", "seeds", "budget", "overrides", "reference")
-_CORPUS = ("corpus", "path", "generate", "title", "config", "options")
+_CORPUS = ("corpus", "base", "path", "generate", "title", "config", "options")
 _VARIATION = ("config", "options", "tuned")
 _MODEL = (*_VARIATION, "title", "corpora")
 _BUDGET = ("max_epochs", "max_seconds")
 _LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
 # decided by the suite for every cell
-_RESERVED = ("run_dir", "seed_everything", "data.path", "trainer.max_time", "trainer.max_epochs", "ckpt_path", "config")
+_RESERVED = ("run_dir", "seed_everything", "data.path", "trainer.max_time", "ckpt_path", "config")
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class CorpusEntry:
     label: str
     title: str
     corpus: str
+    base: str
     path: str | None = None
     generate: Mapping[str, Any] | None = None
     configs: tuple[str, ...] = ()
@@ -137,23 +142,37 @@ class Suite:
         here = model.on(cell.corpus)
         overlay = here.tuned or tuned
         names = [*here.configs, *corpus.configs, *([overlay] if overlay else [])]
-        values = {"corpus": corpus.corpus, "label": corpus.label, "model": model.label}
+        values = {"corpus": corpus.corpus, "base": corpus.base, "label": corpus.label, "model": model.label}
         return [_filled(name, values, f"models.{cell.model}") for name in names]
 
-    def options(self, cell: Cell) -> dict[str, Any]:
-        """Options of a cell but for data, seed and directory: the corpus', then the model's, then the overrides."""
+    def options(self, cell: Cell, texts: Sequence[str]) -> dict[str, Any]:
+        """Options of a cell but for data, seed and directory: the corpus', then the model's, then the overrides.
+
+        Args:
+            cell: The cell.
+            texts: Contents of its configurations, in order, for what the budget limits.
+        """
         here = self.models[cell.model].on(cell.corpus)
         options = {**self.corpora[cell.corpus].options, **here.options, **self.overrides}
         if self.budget.max_epochs is not None:
-            options["trainer.max_epochs"] = self.budget.max_epochs
+            epochs = options.get("trainer.max_epochs", _configured_epochs(texts))
+            limited = type(epochs) is int and 0 <= epochs < self.budget.max_epochs
+            options["trainer.max_epochs"] = epochs if limited else self.budget.max_epochs
         if self.budget.max_seconds is not None:
             options["trainer.max_time"] = {"seconds": self.budget.max_seconds}
         return options
 
-    def arguments(self, cell: Cell, path: str, configs: Sequence[str]) -> list[str]:
-        """Arguments of `mfm fit` for a cell, but for `--run_dir`."""
+    def arguments(self, cell: Cell, path: str, configs: Sequence[str], texts: Sequence[str]) -> list[str]:
+        """Arguments of `mfm fit` for a cell, but for `--run_dir`.
+
+        Args:
+            cell: The cell.
+            path: Its data.
+            configs: Its configurations.
+            texts: Their contents.
+        """
         words = [word for name in configs for word in ("--config", name)]
-        words += [f"--{name}={_spelled(value)}" for name, value in self.options(cell).items()]
+        words += [f"--{name}={_spelled(value)}" for name, value in self.options(cell, texts).items()]
         return [*words, f"--data.path={path}", f"--seed_everything={cell.seed}"]
 
     def config_hash(self, cell: Cell, texts: Sequence[str]) -> str:
@@ -168,7 +187,7 @@ class Suite:
         """
         content = {
             "configs": list(texts),
-            "options": self.options(cell),
+            "options": self.options(cell, texts),
             "generate": self.corpora[cell.corpus].generate,
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -244,6 +263,7 @@ def _corpus(label: str, value: Any, where: str) -> CorpusEntry:
         label=label,
         title=_text(entry.get("title", label), f"{where}.title"),
         corpus=_text(entry.get("corpus", label), f"{where}.corpus"),
+        base=_text(entry.get("base", entry.get("corpus", label)), f"{where}.base"),
         path=None if generate is not None else _text(entry["path"], f"{where}.path"),
         generate=generate,
         configs=_names(entry.get("config"), f"{where}.config"),
@@ -256,7 +276,7 @@ def _model(label: str, value: Any, where: str, corpora: Sequence[str]) -> ModelE
     entry = {"config": value} if isinstance(value, (str, list)) else _mapping(value, where, _MODEL)
     if "config" not in entry:
         raise ConfigurationError(f"{where} has no config; name a configuration, e.g. config: mosi.yaml")
-    others = entry.get("corpora", {})
+    others: Any = entry.get("corpora", {})
     if not isinstance(others, dict):
         raise ConfigurationError(f"{where}.corpora is {others!r}; give a mapping of corpora to settings")
     for corpus in others:
@@ -344,8 +364,16 @@ def _filled(name: str, values: Mapping[str, str], where: str) -> str:
     return re.sub(r"\{(\w+)\}", value, name)
 
 
+def _configured_epochs(texts: Sequence[str]) -> Any:
+    """`trainer.max_epochs` of the last configuration that has it."""
+    found = None
+    for text in texts:
+        content = yaml.safe_load(text)
+        trainer = content.get("trainer") if isinstance(content, dict) else None
+        if isinstance(trainer, dict):
+            found = trainer.get("max_epochs", found)
+    return found
+
+
 def _spelled(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
-
-
-ReadText = Callable[[str], str]

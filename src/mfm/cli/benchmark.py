@@ -15,9 +15,9 @@ from mfm.benchmark.records import Record, exclusive
 from mfm.benchmark.running import Command, Plan, Settings, carry_out, chosen_cells, plan, threads_of
 from mfm.benchmark.suite import Cell, Suite, expand_path, parse_suite
 from mfm.cli.benchmark_report import add_commands
-from mfm.cli.configs import find_config
+from mfm.cli.configs import find_config, shipped_configs
 from mfm.cli.option_file import read_yaml
-from mfm.errors import ConfigurationError, CorpusNotFoundError
+from mfm.errors import ConfigurationError, CorpusNotFoundError, nearest
 from mfm.files import write_json
 
 _DESCRIPTION = """\
@@ -133,10 +133,12 @@ def read_suite(name: str) -> Suite:
     if Path(name).is_file():
         path = name
     else:
-        try:
-            path = find_config(f"suites/{name}")
-        except ConfigurationError as error:
-            raise ConfigurationError(str(error).replace("--config: no file 'suites/", "no suite '")) from error
+        shipped = {one.stem: str(one) for key, one in shipped_configs().items() if key.startswith("suites/")}
+        if name.removesuffix(".yaml") not in shipped:
+            raise ConfigurationError(
+                f"SUITE: no file {name!r}, and no shipped suite of that name: {nearest(name, shipped)}"
+            )
+        path = shipped[name.removesuffix(".yaml")]
     return parse_suite(read_yaml(path, "SUITE"), path)
 
 
@@ -162,9 +164,10 @@ def _planned(suite: Suite, cells: list[Cell], options: argparse.Namespace, folde
         for name in found:
             if name not in texts:
                 texts[name] = Path(name).read_text(encoding="utf-8")
-        hashed = suite.config_hash(cell, [texts[name] for name in found])
-        shown = suite.arguments(cell, suite.corpora[cell.corpus].path or "GENERATED", names)
-        arguments = suite.arguments(cell, paths[cell.corpus], found)
+        contents = [texts[name] for name in found]
+        hashed = suite.config_hash(cell, contents)
+        shown = suite.arguments(cell, suite.corpora[cell.corpus].path or "GENERATED", names, contents)
+        arguments = suite.arguments(cell, paths[cell.corpus], found, contents)
         commands[cell] = Command(tuple(arguments), hashed, shlex.join(["mfm", "fit", *shown]))
     settings = Settings(
         folder=folder.resolve(),

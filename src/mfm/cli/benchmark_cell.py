@@ -80,10 +80,11 @@ def _keeping(kept: dict[str, Any], task: Task) -> type[MFMCLI]:
     class Keeping(MFMCLI):
         def after_fit(self) -> None:
             super().after_fit()
-            timers = [callback for callback in self.trainer.callbacks if isinstance(callback, Timer)]
+            timers = [one for one in self.trainer.callbacks if isinstance(one, Timer)]  # type: ignore[attr-defined]
             out_of_time = any((timer.time_remaining() or 1.0) <= 0.0 for timer in timers)
             kept["stopped_by"] = "max_seconds" if out_of_time else "configuration"
             kept["device"] = _device(self)
+            kept["mode"] = getattr(self.trainer.checkpoint_callback, "mode", None)
 
         def after_test(self) -> None:
             super().after_test()
@@ -95,7 +96,9 @@ def _keeping(kept: dict[str, Any], task: Task) -> type[MFMCLI]:
                 Path(task.predictions),
                 about["corpus"],
                 f"{about['model']}_{about['seed']}",
-                *(part.numpy() for part in (collected.prediction, collected.target, collected.target_mask)),
+                collected.prediction.numpy(),
+                collected.target.numpy(),
+                collected.target_mask.numpy(),
                 collected.ids,
             )
 
@@ -133,6 +136,6 @@ def _peak_memory() -> dict[str, float]:
     """Peak of this process' memory, and of the device's where one was used, in MB (10^6 bytes)."""
     unit = 1 if sys.platform == "darwin" else 1024
     peak = {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    if torch.cuda.is_available():
         peak["device"] = round(torch.cuda.max_memory_allocated() / 1e6, 1)
     return peak

@@ -271,6 +271,8 @@ class MFMModule(AffectModule):
 
     def predict_label(self, batch: AffectBatch, *, surrogate: bool = True) -> Tensor:
         """The head's raw output (B, output_dim), without decoding anything; arguments as in `infer_codes`."""
+        if self.surrogate is None or not surrogate:
+            return self.model.infer_label(self.normalizer(batch.features, batch.lengths), batch.lengths, batch.present)
         return self.model.predict_from(self.model.factorize(self.infer_codes(batch, surrogate=surrogate)))
 
     def step(self, batch: AffectBatch) -> StepOutput:
@@ -332,15 +334,16 @@ class MFMModule(AffectModule):
             yield
 
     def predict_step(self, batch: AffectBatch, batch_idx: int) -> Prediction:
-        """Predictions, codes and factors of one batch."""
-        output, _ = self(batch)
+        """Predictions, codes and factors of one batch; nothing is decoded."""
+        codes = self.infer_codes(batch)
+        factors = self.model.factorize(codes)
         return Prediction(
             batch.ids,
-            output.prediction.float(),
+            self.model.predict_from(factors).float(),
             batch.target,
             batch.target_mask,
-            {"y": output.codes.z_y.float(), **{name: code.float() for name, code in output.codes.z.items()}},
-            {"y": output.factors.f_y.float(), **{name: factor.float() for name, factor in output.factors.f.items()}},
+            {"y": codes.z_y.float(), **{name: code.float() for name, code in codes.z.items()}},
+            {"y": factors.f_y.float(), **{name: factor.float() for name, factor in factors.f.items()}},
         )
 
 

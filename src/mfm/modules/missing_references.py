@@ -247,6 +247,12 @@ class MissingReferenceModule(MFMModule):
         codes = self.model.encode(features, lengths, present)
         return networks(codes, features, lengths, present) if isinstance(networks, SubsetSurrogates) else codes
 
+    def predict_label(self, batch: AffectBatch, *, surrogate: bool = True) -> Tensor:
+        """The head's raw output (B, output_dim), without decoding anything; arguments as in `infer_codes`."""
+        if not surrogate:
+            return super().predict_label(batch, surrogate=False)
+        return self.model.predict_from(self.model.factorize(self.infer_codes(batch)))
+
     # ---------------------------------------------------------------- objective
     def step(self, batch: AffectBatch) -> StepOutput:
         """Loss over all subsets; where evaluation takes modalities away, that of the prediction alone."""

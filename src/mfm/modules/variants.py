@@ -245,16 +245,16 @@ class AblationModule(AffectModule):
 
     # ---------------------------------------------------------------- inference
     def predict_step(self, batch: AffectBatch, batch_idx: int) -> Prediction:
-        """Predictions, codes (means of a Gaussian posterior) and factors of one batch."""
-        output, _ = self(batch)
-        factors = Codes(output.factors.f_y, output.factors.f)
+        """Predictions, codes (means of a Gaussian posterior) and factors of one batch; nothing is decoded."""
+        codes = self.infer_codes(batch)
+        factors = self.model.factorize(codes)
         return Prediction(
             batch.ids,
-            output.prediction.float(),
+            self.model.predict_from(factors).float(),
             batch.target,
             batch.target_mask,
-            {name: code.float() for name, code in _blocks(output.posterior.mean, "y").items()},
-            {name: factor.float() for name, factor in _blocks(factors, "y").items()},
+            {name: code.float() for name, code in _blocks(codes, "y").items()},
+            {name: factor.float() for name, factor in _blocks(Codes(factors.f_y, factors.f), "y").items()},
         )
 
 

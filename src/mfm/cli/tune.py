@@ -21,7 +21,7 @@ from rich.table import Table
 
 from mfm.analysis.figures import save_figure
 from mfm.cli.configs import find_config, shipped_configs
-from mfm.cli.tune_trials import TrialCLI
+from mfm.cli.tune_trials import TrialCLI, quieten_trials
 from mfm.cli.tune_workers import Plan, Runner, run_here, run_in_processes
 from mfm.errors import ConfigurationError, nearest
 from mfm.tuning.curve import ValidationCurve
@@ -96,6 +96,7 @@ def main(arguments: list[str]) -> int:
         rest = [*rest, "--trainer.max_epochs", str(given.max_epochs)]
     cli = TrialCLI(rest)
     base = _try(cli, space, given.folds)
+    quieten_trials()
     space = space.with_own_values(base.config)
     folder = Path(given.output)
     plan = _plan(given, rest, base, space, folder)
@@ -104,9 +105,11 @@ def main(arguments: list[str]) -> int:
         _say(f"not in the space as they stand, so that the first trial draws them: {', '.join(outside)}")
     if given.folds and not base.named:
         _say("the data does not name its samples, so that no video is known: every sample may be in any fold")
-    open_study(open_storage(plan.storage), base.mode, _settings(plan, base), own)
-    _run(Runner(plan, cli), given.jobs, base)
-    _write(folder, Runner(plan, cli), base, given)
+    storage = open_storage(plan.storage)
+    open_study(storage, base.mode, _settings(plan, base), own, whole=not outside)
+    runner = Runner(plan, cli, storage)
+    _run(runner, given.jobs, base)
+    _write(folder, runner, base, given)
     return 0
 
 
@@ -178,7 +181,7 @@ def _read_space(name: str) -> SearchSpace:
 
 
 def _try(cli: TrialCLI, space: SearchSpace, folds: int) -> Base:
-    """Build the configuration as it stands, and every range's ends, before anything is written.
+    """Build the configuration as it stands, and check every range's ends by type, before anything is written.
 
     Raises:
         MFMError: What is wrong with the configuration, the data or the space.
@@ -190,7 +193,7 @@ def _try(cli: TrialCLI, space: SearchSpace, folds: int) -> Base:
     space.check(config, data.modalities)
     for end in (0, -1):
         values = {dimension.option: dimension.values[end] for dimension in space.dimensions}
-        objective.prepared(with_values(config, values), ValidationCurve(), None)
+        cli.parsed(with_values(config, values))
     by_corpus = (data.corpus_record.monitor, data.corpus_record.mode) if data.labels else ("val/loss", "min")
     monitor, mode = own_monitor(config) or by_corpus
     named = all(split.has_ids for split in data.corpus_data.splits.values())

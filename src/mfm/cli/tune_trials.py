@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,6 +72,16 @@ class TrialCLI(MFMCLI):
         config["data"]["init_args"]["path"] = _absolute(config["data"]["init_args"].get("path"))
         return {key: value for key, value in config.items() if key not in _NOT_RECORDED}
 
+    def parsed(self, config: Mapping[str, Any]) -> Any:
+        """A configuration with its values checked by type.
+
+        Raises:
+            ConfigurationError: A value of another type than its option's.
+        """
+        trainer = {key: value for key, value in config["trainer"].items() if key != "logger"}
+        with translate_errors(self.arguments, self._subcommand_parsers):
+            return self._parser("fit").parse_object({**config, "trainer": trainer})
+
     def build(self, config: Mapping[str, Any], curve: ValidationCurve) -> Training:
         """Module, data and trainer of a configuration, with the random numbers that `mfm fit` would draw.
 
@@ -78,13 +89,11 @@ class TrialCLI(MFMCLI):
             ConfigurationError: A value that cannot be used.
             MFMError: What the data or the model refuse.
         """
-        parser = self._parser("fit")
-        trainer_options = {key: value for key, value in config["trainer"].items() if key != "logger"}
+        parsed = self.parsed(config)
+        self.config["fit"] = parsed
         with translate_errors(self.arguments, self._subcommand_parsers):
-            parsed = parser.parse_object({**config, "trainer": trainer_options})
-            self.config["fit"] = parsed
             self._set_seed()
-            built = parser.instantiate_classes(parsed)
+            built = self._parser("fit").instantiate_classes(parsed)
         settings = {**built["trainer"], **_QUIET}
         given = settings.get("callbacks") or []
         callbacks = [*(given if isinstance(given, list) else [given]), built["early_stopping"], curve]
@@ -93,6 +102,11 @@ class TrialCLI(MFMCLI):
         except (ValueError, MisconfigurationException) as error:
             raise ConfigurationError(f"--trainer: {' '.join(str(error).split())}") from error
         return Training(built["model"], built["data"], trainer)
+
+
+def quieten_trials() -> None:
+    """Leave out what the data module has to say of its file: it was said when the options were tried."""
+    logging.getLogger("mfm.datamodules").setLevel(logging.WARNING)
 
 
 def _absolute(path: Any) -> Any:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mfm.cli.tune_trials import TrialCLI
+from mfm.cli.tune_trials import TrialCLI, quieten_trials
 from mfm.errors import MFMError
 from mfm.tuning.objective import Objective, describe
 from mfm.tuning.space import SearchSpace
@@ -31,6 +31,9 @@ from mfm.tuning.study import (
     running,
     worker_name,
 )
+
+if TYPE_CHECKING:
+    from optuna.storages import RDBStorage
 
 _LOST = 3  # workers that die without having begun a trial, before the study gives up
 
@@ -68,13 +71,13 @@ class Runner:
     Args:
         plan: The plan.
         cli: Options already parsed.
+        storage: The study's database.
     """
 
-    def __init__(self, plan: Plan, cli: TrialCLI) -> None:
+    def __init__(self, plan: Plan, cli: TrialCLI, storage: RDBStorage) -> None:
         import optuna
 
-        self.plan = plan
-        self.storage = open_storage(plan.storage)
+        self.plan, self.storage = plan, storage
         self.study = optuna.load_study(study_name=NAME, storage=self.storage)
         self.pruner = build_pruner(plan.pruner, plan.steps, folds=plan.folds > 0)
         self.objective = Objective(cli.build, plan.config, plan.space, folds=plan.folds, seed=plan.seed)
@@ -110,7 +113,8 @@ def _work(plan: Plan, threads: int, connection: Connection) -> None:
     torch.set_num_threads(threads)
     require_optuna()
     try:
-        runner = Runner(plan, TrialCLI(plan.arguments))
+        runner = Runner(plan, TrialCLI(plan.arguments), open_storage(plan.storage))
+        quieten_trials()
         while connection.recv():
             runner.run()
             connection.send(None)

@@ -72,8 +72,8 @@ class Objective:
             raise
         finally:
             trial.set_user_attr(RECORD, {**record, "seconds": round(time.monotonic() - start, 2)})
-            gc.collect()  # trainers and modules refer to each other
-            if torch.cuda.is_available():
+            if torch.cuda.is_available():  # trainers and modules refer to each other, and hold the device's memory
+                gc.collect()
                 torch.cuda.empty_cache()
 
     def _score(self, values: Mapping[str, Any], trial: Trial, record: dict[str, Any]) -> float:

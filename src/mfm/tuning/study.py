@@ -77,6 +77,8 @@ def open_study(
     mode: Literal["min", "max"],
     settings: Mapping[str, Any],
     own: Mapping[str, Any],
+    *,
+    whole: bool,
 ) -> Study:
     """Open the study of a database, or begin it with the configuration as it stands as its first trial.
 
@@ -85,6 +87,7 @@ def open_study(
         mode: Whether the objective is better small (`min`) or large (`max`).
         settings: What makes trials comparable, as JSON knows it; recorded, and compared when the study goes on.
         own: Parameters of the configuration as it stands, as far as they are in the space.
+        whole: Whether all are.
 
     Raises:
         ConfigurationError: The database has a study with other settings.
@@ -108,8 +111,8 @@ def open_study(
             )
     fail_abandoned(study)
     lasting = [trial for trial in study.get_trials(deepcopy=False) if not _interrupted(trial)]
-    if not any(trial.user_attrs.get(OWN) for trial in lasting):
-        study.enqueue_trial(dict(own), user_attrs={OWN: True})
+    if not any(OWN in trial.user_attrs for trial in lasting):
+        study.enqueue_trial(dict(own), user_attrs={OWN: whole})
     return study
 
 

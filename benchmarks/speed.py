@@ -1,15 +1,20 @@
-"""Time of a training step and of inference: fused and reference backends, MMSA 2.2.1's MFM, and the matrix products.
+"""Time of training, evaluation and prediction: fused and reference backends, MMSA 2.2.1's MFM, the matrix products.
 
     bash benchmarks/mmsa_environment.sh /tmp/mmsa
     python benchmarks/speed.py --mmsa /tmp/mmsa --output benchmarks/results/speed.json
 
 Everything runs side by side in one process, one round of each after the other, and medians of the rounds are compared;
 run it on a machine that does nothing else. All models have the sizes and dropouts of `mosi.yaml` (MMSA's for MFM on
-MOSI) and the same objective: L1, MSE of each reconstruction, the authors' MMD kernel on the marginals. A training step
-is forward, backward and Adam; inference is forward with the losses, which MMSA's forward always computes. MMSA always
-runs all 50 steps; `--lengths words_50.pkl` (an MMSA pickle) takes batches of real lengths, sorted by length as training
-batches are, and the other models then run the steps that are real. `gemm` is the time that the matrix products of all
-50 steps take alone, hence a bound for `--lengths full` only.
+MOSI) and the same objective: L1, MSE of each reconstruction, the authors' MMD kernel on the marginals.
+
+* `training`: forward, backward and Adam.
+* `evaluation`: forward with all losses, as for validation.
+* `prediction`: the label, as `mfm robustness` and a user of the model want it: Q(Z_y | X), G_y and the head. MMSA's
+  forward always decodes and computes its losses; so its evaluation stands in both rows.
+
+MMSA always runs all 50 steps; `--lengths words_50.pkl` takes batches of real lengths as the bucketing sampler makes
+them, and the other models then run the steps that are real. `gemm` is the time that the matrix products of all 50 steps
+take alone, hence a bound for `--lengths full` only; `share` is the part of a step that they are.
 
 `--profile` prints where a step of the fused backend spends its time instead.
 """
@@ -31,6 +36,7 @@ from pathlib import Path
 import torch
 
 from mfm.data.readers import read_corpus
+from mfm.data.sampling import LengthBucketBatchSampler
 from mfm.losses import MFMObjective
 from mfm.models import MFM
 
@@ -81,6 +87,10 @@ class Ours:
             batch.present, *output.drawn,
         ).total  # fmt: skip
 
+    def label(self, batch: Batch) -> torch.Tensor:
+        """The prediction of a batch."""
+        return self.model.infer_label(batch.features, batch.lengths, batch.present)
+
 
 class Theirs:
     """MMSA's MFM, from the directory that `mmsa_environment.sh` installed it into."""
@@ -104,9 +114,13 @@ class Theirs:
         error = torch.nn.functional.l1_loss(prediction.squeeze(1), batch.target.squeeze(1))
         return error + generation + self.weight * mmd + missing
 
+    def label(self, batch: Batch) -> torch.Tensor:
+        """The prediction of a batch, which does not come without the rest."""
+        return self.model(*(batch.padded[n] for n in ("text", "audio", "vision")))[0]
+
 
 def steps_of(model: Ours | Theirs, batch: Batch, device: str, dtype: str, fused: bool) -> dict[str, Callable[[], None]]:
-    """A training step and one of inference."""
+    """A training step, one of evaluation and one of prediction."""
     optimizer = torch.optim.Adam(model.model.parameters(), lr=1e-3, weight_decay=1e-3, fused=fused or None)
     precision = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
 
@@ -118,30 +132,35 @@ def steps_of(model: Ours | Theirs, batch: Batch, device: str, dtype: str, fused:
         loss.backward()
         optimizer.step()
 
-    def infer() -> None:
+    def without_gradients(compute: Callable[[Batch], torch.Tensor]) -> None:
         model.model.eval()
         with torch.no_grad(), torch.autocast(device, dtype=precision, enabled=precision is not None):
-            model.loss(batch)
+            compute(batch)
 
-    return {"training": train, "inference": infer}
+    return {
+        "training": train,
+        "evaluation": lambda: without_gradients(model.loss),
+        "prediction": lambda: without_gradients(model.label),
+    }
 
 
 def products(dims: dict[str, int], batch: int, device: str) -> dict[str, Callable[[], None]]:
     """The matrix products of MFM alone, (rows, inputs, outputs, times, whether the input needs a gradient)."""
     rows, cells = STEPS * batch, WINDOW * sum(HIDDEN.values())
-    shapes = [(rows, cells, n, 1, True) for n in (ATTENTION1, ATTENTION2, GATE1 + GATE2)]
-    shapes += [(rows, ATTENTION1, cells, 1, True), (rows, ATTENTION2, MEMORY, 1, True)]
-    shapes += [(batch, n, m, STEPS, True) for n, m in ((MEMORY, GATE1 + GATE2), (GATE1, MEMORY), (GATE2, MEMORY))]
+    fusion = [(rows, cells, n, 1, True) for n in (ATTENTION1, ATTENTION2, GATE1 + GATE2)]
+    fusion += [(rows, ATTENTION1, cells, 1, True), (rows, ATTENTION2, MEMORY, 1, True)]
+    fusion += [(batch, n, m, STEPS, True) for n, m in ((MEMORY, GATE1 + GATE2), (GATE1, MEMORY), (GATE2, MEMORY))]
+    rest = []
     for name, dim in dims.items():
-        shapes.append((rows, dim, 4 * (Z[name] + HIDDEN[name]), 1, False))
-        shapes += [(batch, n, 4 * n, STEPS, True) for n in (Z[name], HIDDEN[name], F_Y + F[name])]
-        shapes.append((rows, F_Y + F[name], dim, 1, True))
+        for part, width in ((fusion, HIDDEN[name]), (rest, Z[name])):
+            part += [(rows, dim, 4 * width, 1, False), (batch, width, 4 * width, STEPS, True)]
+        rest += [(batch, F_Y + F[name], 4 * (F_Y + F[name]), STEPS, True), (rows, F_Y + F[name], dim, 1, True)]
     made = [(torch.randn(m, k, device=device), torch.randn(n, k, device=device), torch.randn(m, n, device=device),
              torch.randn(m * t, k, device=device) if t > 1 else None, torch.randn(m * t, n, device=device), t, needs)
-            for m, k, n, t, needs in shapes]  # fmt: skip
+            for m, k, n, t, needs in (*fusion, *rest)]  # fmt: skip
 
-    def forward() -> None:
-        for x, w, _, _, _, times, _ in made:
+    def forward(count: int = len(made)) -> None:
+        for x, w, _, _, _, times, _ in made[:count]:
             for _ in range(times):
                 torch.mm(x, w.t())
 
@@ -152,7 +171,7 @@ def products(dims: dict[str, int], batch: int, device: str) -> dict[str, Callabl
                 torch.mm(d, w)
             torch.mm(d_whole.t(), x if whole is None else whole)
 
-    return {"training": training, "inference": forward}
+    return {"training": training, "evaluation": forward, "prediction": lambda: forward(len(fusion))}
 
 
 def measure(runs: dict[str, Callable[[], None]], repeats: int, device: str) -> dict[str, list[float]]:
@@ -169,14 +188,18 @@ def measure(runs: dict[str, Callable[[], None]], repeats: int, device: str) -> d
     return times
 
 
-def length_batches(source: str, size: int, count: int) -> list[torch.Tensor]:
-    """Lengths of batches: all steps real, or those of a corpus, sorted, in batches evenly spread over it."""
+def length_batches(source: str, size: int, count: int, *, training: bool) -> list[torch.Tensor]:
+    """Lengths of batches: all steps real, or some of an epoch of a corpus, bucketed as training batches are by default.
+
+    Evaluation takes the samples in the file's order.
+    """
     if source == "full":
         return [torch.full((size,), STEPS)]
     split = read_corpus(source).splits["train"]
     own = torch.stack([torch.as_tensor(one.lengths) for one in split.sequences.values()]).amax(dim=0)
-    lengths = own.clamp(min=1, max=STEPS).sort().values
-    batches = [part for part in lengths.split(size) if len(part) == size]
+    lengths = own.clamp(min=1, max=STEPS)
+    sampler = LengthBucketBatchSampler(batch_size=size, lengths=lengths.tolist(), shuffle=training)
+    batches = [lengths[rows] for rows in sampler if len(rows) == size]
     return [batches[round(i * (len(batches) - 1) / max(1, count - 1))] for i in range(min(count, len(batches)))]
 
 
@@ -189,13 +212,14 @@ def compare(options: argparse.Namespace) -> list[dict[str, object]]:
             models: dict[str, Ours | Theirs] = {b: Ours(dims, b, options.device) for b in ("auto", "reference")}
             if options.mmsa:
                 models["mmsa"] = Theirs(options.mmsa, dims, options.device)
-            batches = [Batch(dims, own, options.device) for own in length_batches(options.lengths, size, 8)]
-            made = {
-                name: [steps_of(model, batch, options.device, options.dtype, name != "mmsa") for batch in batches]
-                for name, model in models.items()
-            }
             bound = products(dims, size, options.device)
-            for mode in ("training", "inference"):
+            for mode in ("training", "evaluation", "prediction"):
+                lengths = length_batches(options.lengths, size, 8, training=mode == "training")
+                batches = [Batch(dims, own, options.device) for own in lengths]
+                made = {
+                    name: [steps_of(model, batch, options.device, options.dtype, name != "mmsa") for batch in batches]
+                    for name, model in models.items()
+                }
                 runs = {name: lambda own=own, mode=mode: [s[mode]() for s in own] for name, own in made.items()}
                 if options.lengths == "full":
                     runs["gemm"] = bound[mode]
@@ -220,7 +244,7 @@ def compare(options: argparse.Namespace) -> list[dict[str, object]]:
 def profiled(options: argparse.Namespace) -> None:
     """Print where one step of each mode spends its time."""
     dims = DIMS[options.dims[0]]
-    batch = Batch(dims, length_batches(options.lengths, options.batch[0], 1)[0], options.device)
+    batch = Batch(dims, length_batches(options.lengths, options.batch[0], 1, training=True)[0], options.device)
     steps = steps_of(Ours(dims, "auto", options.device), batch, options.device, options.dtype, True)
     for mode, run in steps.items():
         for _ in range(3):

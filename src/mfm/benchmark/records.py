@@ -71,10 +71,6 @@ class ResultsFile:
             if whole < len(content):
                 os.truncate(self._path, whole)
 
-    def read(self) -> list[Record]:
-        """All records so far."""
-        return read_records(self._path) if self._path.is_file() else []
-
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line with one system call, and flush it to the disk.
 

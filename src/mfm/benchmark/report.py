@@ -163,16 +163,20 @@ def corpus_section(report: Report, label: str, figures: str | None) -> list[str]
     lines += [markdown(corpus_table(report, label))]
     for comparison in report.comparisons[label].values():
         if comparison.bound is not None:
-            lines += [
-                f"Best possible {comparison.metric} on these samples, by who knows the label factor: "
-                f"{number(comparison.bound)}; regret is how much worse a model is.\n"
-            ]
+            lines += [_bound_of(runs, comparison), ""]
         if comparison.metric != runs.monitor:
             lines += [markdown(_tested(report.study, runs, comparison))]
     lines += [markdown(cost_table(report, label))]
     if figures is not None:
         lines += [f"![{runs.monitor} against seconds, parameters and seed]({figures}/benchmark_{label}.png)", ""]
     return [*lines, *conventions(runs), ""]
+
+
+def _bound_of(runs: CorpusRuns, comparison: Comparison) -> str:
+    value = number(comparison.bound if comparison.bound is not None else math.nan)
+    if comparison.metric == runs.monitor:
+        return f"The label's median given the true label factor has {runs.monitor} {value}; regret is the loss to it."
+    return f"The same median has {comparison.metric} {value}."
 
 
 def _tested(study: Study, runs: CorpusRuns, comparison: Comparison) -> Table:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from mfm.benchmark.executors import Execute
 from mfm.benchmark.isolation import Task
-from mfm.benchmark.records import Record, ResultsFile, newest
+from mfm.benchmark.records import RESULTS, Record, ResultsFile, newest, read_records
 from mfm.benchmark.suite import Cell, Suite
 from mfm.errors import ConfigurationError, nearest
 
@@ -108,7 +108,7 @@ def plan(
         settings: How they are run.
         commands: Cell -> how it is run.
     """
-    done = newest(ResultsFile(settings.folder).read())
+    done = newest(read_records(settings.folder) if (settings.folder / RESULTS).is_file() else [])
     tasks, kept, failed = [], [], []
     for cell in cells:
         command = commands[cell]

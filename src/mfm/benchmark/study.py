@@ -141,7 +141,7 @@ def read_study(folders: Sequence[str | Path], reference: str | None = None) -> S
 
     Args:
         folders: Each with `results.jsonl`.
-        reference: Model to test the others against; by default the first suite's.
+        reference: Model to test the others against; by default the first suite's, where it has runs.
 
     Raises:
         DataFormatError: No results, or results that do not belong together: of different data, or of one model with
@@ -152,6 +152,7 @@ def read_study(folders: Sequence[str | Path], reference: str | None = None) -> S
     corpora: dict[str, CorpusRuns] = {}
     failures: list[Record] = []
     repeated: list[Record] = []
+    default: str | None = None
     for folder in map(Path, folders):
         records = read_records(folder)
         about = _about(folder)
@@ -165,12 +166,13 @@ def read_study(folders: Sequence[str | Path], reference: str | None = None) -> S
                 raise DataFormatError(f"{corpora[label].folder} and {folder} both have a corpus {label!r}; name one")
             own = [record for record in last.values() if record["corpus"] == label and record["status"] == "ok"]
             corpora[label] = _corpus_runs(label, about.get("corpora", {}).get(label, label), folder, own, about)
-        reference = reference or about.get("reference")
+        default = default or about.get("reference")
     models = {model for corpus in corpora.values() for model in corpus.runs}
     if not corpora:
         raise DataFormatError(f"{', '.join(map(str, folders))}: no run has finished; results.jsonl says why")
     if reference is not None and reference not in models:
         raise ConfigurationError(f"--reference {reference}: {nearest(reference, models)}")
+    reference = reference or (default if default in models else None)
     titles |= {model: model for model in models if model not in titles}
     return Study([Path(folder) for folder in folders], titles, corpora, failures, repeated, reference)
 

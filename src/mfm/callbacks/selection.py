@@ -25,6 +25,12 @@ class BestCheckpoint(ModelCheckpoint):
         mode: Whether `monitor` is better small (`min`) or large (`max`).
         save_top_k: How many of the best epochs to keep; with more than 1, files carry the epoch's number.
         every_n_epochs: Epochs between checkpoints.
+        min_delta: By how much a later epoch has to be better to take the place of an earlier one. The standard error of
+            the metric on the validation split makes it the one-standard-error rule (Breiman et al., "Classification and
+            Regression Trees", 1984): of what cannot be told apart, the least fitted.
+
+    Raises:
+        ConfigurationError: A `min_delta` that is negative, or together with several epochs to keep.
     """
 
     def __init__(
@@ -33,7 +39,15 @@ class BestCheckpoint(ModelCheckpoint):
         mode: Literal["min", "max"] = "min",
         save_top_k: int = 1,
         every_n_epochs: int = 1,
+        min_delta: float = 0.0,
     ) -> None:
+        if not 0 <= min_delta < float("inf"):
+            raise ConfigurationError(f"--checkpoint.min_delta is {min_delta}, but must be a number >= 0")
+        if min_delta and save_top_k != 1:
+            raise ConfigurationError(
+                "--checkpoint.min_delta is about one best epoch: leave --checkpoint.save_top_k at 1"
+            )
+        self.min_delta = min_delta
         super().__init__(
             monitor=monitor,
             mode=mode,
@@ -53,6 +67,12 @@ class BestCheckpoint(ModelCheckpoint):
             self.monitor, self.mode = selection_metric(pl_module)
             self.kth_value = torch.tensor(float("inf") if self.mode == "min" else float("-inf"))
         super().setup(trainer, pl_module, stage)
+
+    def check_monitor_top_k(self, trainer: Trainer, current: torch.Tensor | None = None) -> bool:
+        """Whether an epoch takes the place of the best so far."""
+        if current is not None and self.min_delta and self.best_k_models:
+            current = current + (self.min_delta if self.mode == "min" else -self.min_delta)
+        return super().check_monitor_top_k(trainer, current)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last epoch whether or not it was the best: Lightning's `save_last` copies only what it saved."""

@@ -280,7 +280,7 @@ def test_configs_serve_every_subcommand(path):
 # ------------------------------------------------------------------------------------------------- what we tell others
 def test_contributing_adds_a_corpus_that_works(tmp_path):
     guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", guide, flags=re.DOTALL)
+    (example,) = re.findall(r"```python\n(\"\"\"My corpus.*?)```", guide, flags=re.DOTALL)
     (tmp_path / "my_corpus.py").write_text(example, encoding="utf-8")
     check = """\
 import torch, my_corpus

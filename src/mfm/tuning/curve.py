@@ -22,6 +22,7 @@ class ValidationCurve(Callback):
     Args:
         monitor: Logged validation value, and whether it is better small (`min`) or large (`max`); the corpus' own by
             default.
+        min_delta: By how much a later epoch has to be better to be kept instead; see `BestCheckpoint`.
         go_on: Called with an epoch and its value; False stops the trial as pruned.
 
     Attributes:
@@ -32,9 +33,10 @@ class ValidationCurve(Callback):
     def __init__(
         self,
         monitor: tuple[str, Literal["min", "max"]] | None = None,
+        min_delta: float = 0.0,
         go_on: Callable[[int, float], bool] | None = None,
     ) -> None:
-        self._given, self._go_on = monitor, go_on
+        self._given, self._min_delta, self._go_on = monitor, min_delta, go_on
         self.monitor, self.mode = monitor or ("", "min")
         self.values: dict[int, float] = {}
         self.pruned = False
@@ -77,7 +79,11 @@ class ValidationCurve(Callback):
         Raises:
             MFMError: No epoch has a number.
         """
-        finite = [(epoch, value) for epoch, value in self.values.items() if math.isfinite(value)]
-        if not finite:
+        sign = 1 if self.mode == "min" else -1
+        kept: tuple[int, float] | None = None
+        for epoch, value in self.values.items():
+            if math.isfinite(value) and (kept is None or sign * value + self._min_delta < sign * kept[1]):
+                kept = epoch, value
+        if kept is None:
             raise MFMError(f"{self.monitor} is not a number after {len(self.values)} epochs: training diverged")
-        return (min if self.mode == "min" else max)(finite, key=lambda point: point[1])
+        return kept

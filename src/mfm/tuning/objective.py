@@ -113,7 +113,8 @@ class Objective:
             record: Takes the number of parameters and, for each training, epochs and the best one's number.
             go_on: See `ValidationCurve`.
         """
-        curve = ValidationCurve(own_monitor(config), go_on)
+        min_delta = (config.get("checkpoint") or {}).get("min_delta") or 0.0
+        curve = ValidationCurve(own_monitor(config), min_delta, go_on)
         module, data, trainer = self.prepared(config, curve, fold)
         trainer.fit(module, datamodule=data)
         record["parameters"] = sum(parameter.numel() for parameter in module.parameters())

@@ -45,7 +45,6 @@ def test_a_report_in_every_format(folder, target, capsys):
     assert "9 runs finished, 1 failed" in text
     assert "| mosi/bad/seed_4 | SIGKILL \\| oom |" in text
     assert f"* `acc2_has0`: {describe(get_corpus('mosi'))['acc2_has0']}" in text
-    assert "loss" not in text.partition("## A corpus")[2].partition("Failed")[0].replace("the loss", "")
     for name in ("report.md", "report.tex", "report.html", "report.csv", "benchmark_mosi.png"):
         assert (folder / "report" / name).stat().st_size > 100
     rows = list(csv.DictReader((folder / "report" / "report.csv").open()))
@@ -73,7 +72,7 @@ def test_the_best_is_first_and_ranks_are_over_corpora(folder, target, tmp_path):
 
 def test_another_reference_and_other_metrics(folder, capsys):
     assert main(["benchmark", "report", str(folder), *FEW, "--reference", "two", "--metrics", "acc2_has0"]) == 0
-    assert "less two" in capsys.readouterr().out
+    assert "less TWO" in capsys.readouterr().out
     assert main(["benchmark", "report", str(folder), "--reference", "tow"]) == 2
     assert "did you mean 'two'" in capsys.readouterr().err
     assert main(["benchmark", "report", str(folder), "--metrics", "mea"]) == 2

@@ -57,6 +57,7 @@ def test_a_cell_is_trained_selected_and_tested(place):
     test = json.loads(Path("run/metrics_test.json").read_text())
     fit = json.loads(Path("run/metrics_fit.json").read_text())
     assert record["metrics"]["test"]["mae"] == test["test/mae"]
+    assert record["losses"]["test"].keys() == {"loss", "prediction"}
     assert record["metrics"]["val"]["mae"] == pytest.approx(fit["best/val/mae"])
     assert {name: record[name] for name in ("epochs", "monitor", "mode", "stopped_by")} == {
         "epochs": 2, "monitor": "val/mae", "mode": "min", "stopped_by": "configuration",

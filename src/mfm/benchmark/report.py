@@ -75,7 +75,7 @@ def corpus_table(report: Report, label: str) -> Table:
     comparison, metrics = shown[first], runs.metrics()
     columns = ["model", "n", *metrics, f"{first}: 95 % interval"]
     if comparison.differences:
-        columns += [f"less {study.reference}", "p (Holm)"]
+        columns += [f"less {study.titles[str(study.reference)]}", "p (Holm)"]
     if comparison.bound is not None:
         columns.append("regret")
     rows = []
@@ -181,7 +181,7 @@ def _bound_of(runs: CorpusRuns, comparison: Comparison) -> str:
 
 def _tested(study: Study, runs: CorpusRuns, comparison: Comparison) -> Table:
     columns = ["model", comparison.metric, "95 % interval"]
-    columns += [f"less {study.reference}", "p (Holm)"] if comparison.differences else []
+    columns += [f"less {study.titles[str(study.reference)]}", "p (Holm)"] if comparison.differences else []
     rows = []
     for model in runs.best_first():
         row = [study.titles[model], _cell(runs, model, comparison.metric), bounds(*comparison.intervals[model])]

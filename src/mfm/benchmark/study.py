@@ -68,8 +68,7 @@ class CorpusRuns:
     def metrics(self) -> list[str]:
         """Metrics of the corpus that every model has; of several targets the means only."""
         names = [run["metrics"]["test"].keys() for runs in self.runs.values() for run in runs]
-        parts = {"loss", "prediction", "mmd"}
-        shared = [name for name in names[0] if "/" not in name and name not in parts and all(name in n for n in names)]
+        shared = [name for name in names[0] if "/" not in name and all(name in one for one in names)]
         return sorted(shared, key=lambda name: (name != self.monitor, not name.startswith("corr"), name))
 
     def best_first(self) -> list[str]:

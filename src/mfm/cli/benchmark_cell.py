@@ -9,6 +9,7 @@ import resource
 import shutil
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mfm.benchmark.predictions import write_predicted
 from mfm.callbacks.run_logger import RunLogger
 from mfm.cli.training import MFMCLI, main
 from mfm.errors import MFMError
+from mfm.metrics import describe
 
 
 def train_and_test(task: Task) -> dict[str, Any]:
@@ -49,12 +51,15 @@ def train_and_test(task: Task) -> dict[str, Any]:
     fit, test = (json.loads((folder / f"metrics_{stage}.json").read_text()) for stage in ("fit", "test"))
     monitor = next(name for name in fit if name.startswith("best/")).removeprefix("best/")
     selected = _selected_epoch(folder / RunLogger.FILE, monitor, fit[f"best/{monitor}"])
+    stages = {"val": _stage(selected, "val"), "test": _stage(test, "test")}
+    names = kept.pop("names")
     _remove_checkpoints(folder / "checkpoints", task.keep)
     return {
         "monitor": monitor,
         "epochs": fit["epochs"],
         "best_epoch": int(selected["epoch"]),
-        "metrics": {"val": _stage(selected, "val"), "test": _stage(test, "test")},
+        "metrics": {stage: _split(values, names)[0] for stage, values in stages.items()},
+        "losses": {stage: _split(values, names)[1] for stage, values in stages.items()},
         "samples": test["samples"],
         "seconds": round(done - begin, 3),
         "seconds_fit": round(trained - begin, 3),
@@ -84,6 +89,7 @@ def _keeping(kept: dict[str, Any], task: Task) -> type[MFMCLI]:
             out_of_time = any((timer.time_remaining() or 1.0) <= 0.0 for timer in timers)
             kept["stopped_by"] = "max_seconds" if out_of_time else "configuration"
             kept["device"] = _device(self)
+            kept["names"] = describe(self.model.corpus).keys()
             kept["mode"] = getattr(self.trainer.checkpoint_callback, "mode", None)
 
         def after_test(self) -> None:
@@ -121,6 +127,12 @@ def _selected_epoch(path: Path, monitor: str, best: float) -> dict[str, float]:
 def _stage(values: dict[str, Any], stage: str) -> dict[str, float]:
     prefix = f"{stage}/"
     return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
+
+
+def _split(values: dict[str, float], names: Collection[str]) -> tuple[dict[str, float], dict[str, float]]:
+    """The corpus' metrics, and the parts of the loss."""
+    parts = {name: value for name, value in values.items() if name not in names}
+    return {name: value for name, value in values.items() if name in names}, parts
 
 
 def _remove_checkpoints(folder: Path, keep: str) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mfm.benchmark.predictions import write_predicted
 from mfm.benchmark.records import ResultsFile
-from mfm.benchmark.suite import parse_suite
+from mfm.benchmark.suite_file import parse_suite
 from mfm.errors import DataFormatError
 from mfm.files import write_json
 

@@ -1,7 +1,8 @@
 import pytest
 from fake_cells import SUITE, suite
 
-from mfm.benchmark.suite import Cell, expand_path, parse_suite
+from mfm.benchmark.suite import Cell, Source
+from mfm.benchmark.suite_file import expand_path, parse_suite
 from mfm.cli.benchmark import read_suite
 from mfm.cli.configs import shipped_configs
 from mfm.corpora import CORPORA
@@ -22,39 +23,72 @@ def test_cells_are_the_product_with_seeds_slowest():
     assert [cell.key for cell in cells] == ["mosi/one/seed_1", "mosi/two/seed_1", "mosi/one/seed_2", "mosi/two/seed_2"]
 
 
-def test_configurations_are_named_by_corpus_and_overlaid_in_order():
-    found = with_model(tuned="tuned/{label}_{model}.yaml")
-    assert found.configs(Cell("words", "tfn", 1)) == ["mosi_tfn.yaml", "tuned/words_tfn.yaml"]
-    assert found.configs(Cell("films", "tfn", 1)) == ["mosi_tfn.yaml", "films.yaml", "tuned/films_tfn.yaml"]
+def opened(name):
+    return Source(name, f"/configs/{name}", f"of: {name}")
+
+
+def made(found, corpus, model="tfn", tuned=None):
+    cell = Cell(corpus, model, 3)
+    return found.arguments(cell, "w.pkl", found.recipe(cell, tuned, opened), shown=True)
+
+
+def test_what_is_given_last_wins():
+    found = with_model(options={"model.lr": 2, "model.network": {"name": "tfn"}}, tuned="tuned/{label}_{model}.yaml")
+    assert made(found, "words") == (
+        "--config", "mosi_tfn.yaml", "--data.batch_size=8", "--model.lr=2", '--model.network={"name": "tfn"}',
+        "--config", "tuned/words_tfn.yaml", "--data.path=w.pkl", "--seed_everything=3",
+    )  # fmt: skip
+    cell = Cell("words", "tfn", 3)
+    assert found.arguments(cell, "w.pkl", found.recipe(cell, None, opened))[1] == "/configs/mosi_tfn.yaml"
+
+
+def test_configurations_are_named_by_corpus():
+    start = ("--config", "mosi_tfn.yaml", "--config", "films.yaml")
+    end = ("--data.path=w.pkl", "--seed_everything=3")
+    assert made(with_model(), "films") == (*start, *end)
     own = with_model(corpora={"films": "mmmo.yaml"})
-    assert own.configs(Cell("films", "tfn", 1), "all/{corpus}.yaml") == ["mmmo.yaml", "films.yaml", "all/mmmo.yaml"]
-
-
-def test_options_of_the_model_win_over_those_of_the_corpus():
-    found = with_model(options={"model.lr": 2, "model.network": {"name": "tfn"}})
-    words = found.arguments(Cell("words", "tfn", 3), "w.pkl", ["a.yaml"], [""])
-    assert words[:2] == ["--config", "a.yaml"]
-    assert words[2:4] == ["--data.batch_size=8", "--model.lr=2"]
-    assert words[4:] == ['--model.network={"name": "tfn"}', "--data.path=w.pkl", "--seed_everything=3"]
+    expected = ("--config", "mmmo.yaml", "--config", "films.yaml", "--config", "all/mmmo.yaml", *end)
+    assert made(own, "films", tuned="all/{corpus}.yaml") == expected
 
 
 @pytest.mark.parametrize(
-    ("configured", "given", "used"),
-    [("20", None, 20), ("60", None, 40), ("-1", None, 40), ("60", 30, 30), (None, None, 40)],
+    ("config", "option", "tuned", "override", "used"),
+    [
+        (20, None, None, None, 20),
+        (60, None, None, None, 40),
+        (-1, None, None, None, 40),
+        (None, None, None, None, 40),
+        (60, 30, None, None, 30),
+        (60, 30, 10, None, 10),
+        (10, 10, 10, 35, 35),
+    ],
 )
-def test_a_budget_limits_what_is_configured(configured, given, used):
-    found = suite(budget={"max_epochs": 40}, overrides={} if given is None else {"trainer.max_epochs": given})
-    text = "" if configured is None else f"trainer: {{max_epochs: {configured}}}"
-    assert found.options(Cell("mosi", "one", 1), [text, "model: {}"])["trainer.max_epochs"] == used
+def test_a_budget_limits_what_is_configured_last(config, option, tuned, override, used):
+    def read(name):
+        epochs = tuned if name == "best.yaml" else config
+        return Source(name, name, "a: 1" if epochs is None else f"trainer: {{max_epochs: {epochs}}}")
+
+    def options(epochs):
+        return {} if epochs is None else {"trainer.max_epochs": epochs}
+
+    model = {"config": "one.yaml", "options": options(option), **({"tuned": "best.yaml"} if tuned else {})}
+    found = suite(models={"one": model}, budget={"max_epochs": 40}, overrides=options(override))
+    recipe = found.recipe(Cell("mosi", "one", 1), None, read)
+    assert found.limited(recipe)["trainer.max_epochs"] == used
 
 
 def test_the_hash_knows_settings_and_neither_seed_nor_place():
-    cell, text = Cell("mosi", "one", 1), ["a: 1"]
-    assert suite().config_hash(cell, text) == suite(corpora={"mosi": "elsewhere"}).config_hash(
-        cell._replace(seed=2), text
-    )
-    assert suite().config_hash(cell, text) != suite().config_hash(cell, ["a: 2"])
-    assert suite().config_hash(cell, text) != suite(overrides={"model.lr": 1}).config_hash(cell, text)
+    def hashed(found, seed=1, text="a: 1", folder="here"):
+        cell = Cell("mosi", "one", seed)
+        return found.config_hash(cell, found.recipe(cell, None, lambda name: Source(name, f"{folder}/{name}", text)))
+
+    assert hashed(suite()) == hashed(suite(corpora={"mosi": "elsewhere"}), seed=2, folder="there")
+    different = [
+        hashed(suite(), text="a: 2"),
+        hashed(suite(overrides={"model.lr": 1})),
+        hashed(suite(budget={"max_seconds": 9})),
+    ]
+    assert len({hashed(suite()), *different}) == 4
 
 
 @pytest.mark.parametrize(
@@ -87,7 +121,7 @@ def test_a_mistake_is_one_sentence_that_names_the_key(changes, says):
 
 def test_a_placeholder_that_nobody_fills_is_told():
     with pytest.raises(ConfigurationError, match=r"\{corpse\}: did you mean 'corpus'"):
-        suite(models={"m": "{corpse}.yaml"}).configs(Cell("mosi", "m", 1))
+        suite(models={"m": "{corpse}.yaml"}).recipe(Cell("mosi", "m", 1), None, opened)
 
 
 def test_a_suite_needs_its_parts():

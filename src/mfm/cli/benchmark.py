@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shlex
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 from mfm.benchmark.executors import Execute, dask, processes
 from mfm.benchmark.records import Record, exclusive
 from mfm.benchmark.running import Command, Plan, Settings, carry_out, chosen_cells, plan, threads_of
-from mfm.benchmark.suite import Cell, Suite, expand_path, parse_suite
+from mfm.benchmark.suite import Cell, Source, Suite
+from mfm.benchmark.suite_file import expand_path, parse_suite
 from mfm.cli.benchmark_report import add_commands
 from mfm.cli.configs import find_config, shipped_configs
 from mfm.cli.option_file import read_yaml
@@ -39,7 +41,7 @@ examples:
   mfm benchmark run my_suite.yaml --output out --dry-run
   mfm benchmark run paper --data DATA --output out --skip-missing --executor dask --scheduler tcp://10.0.0.1:8786
 
-a suite (mfm.benchmark.suite documents every key; shipped ones are in configs/suites):
+a suite (mfm.benchmark.suite_file documents every key; shipped ones are in configs/suites):
   name: mine
   corpora:
     mosi: {path: "${MFM_DATA}/mosi/aligned_50.pkl"}
@@ -156,19 +158,15 @@ def suite_content(suite: Suite) -> dict[str, Any]:
 def _planned(suite: Suite, cells: list[Cell], options: argparse.Namespace, folder: Path, *, dry: bool) -> Plan:
     paths = _paths(suite, dict.fromkeys(cell.corpus for cell in cells), options, folder, dry)
     cells[:] = [cell for cell in cells if cell.corpus in paths]
-    texts: dict[str, str] = {}
     commands = {}
     for cell in cells:
-        names = suite.configs(cell, options.tuned)
-        found = [find_config(name) for name in names]
-        for name in found:
-            if name not in texts:
-                texts[name] = Path(name).read_text(encoding="utf-8")
-        contents = [texts[name] for name in found]
-        hashed = suite.config_hash(cell, contents)
-        shown = suite.arguments(cell, suite.corpora[cell.corpus].path or "GENERATED", names, contents)
-        arguments = suite.arguments(cell, paths[cell.corpus], found, contents)
-        commands[cell] = Command(tuple(arguments), hashed, shlex.join(["mfm", "fit", *shown]))
+        recipe = suite.recipe(cell, options.tuned, _opened)
+        shown = suite.arguments(cell, suite.corpora[cell.corpus].path or "GENERATED", recipe, shown=True)
+        commands[cell] = Command(
+            arguments=suite.arguments(cell, paths[cell.corpus], recipe),
+            config_hash=suite.config_hash(cell, recipe),
+            shown=shlex.join(["mfm", "fit", *shown]),
+        )
     settings = Settings(
         folder=folder.resolve(),
         function="mfm.cli.benchmark_cell:train_and_test",
@@ -177,6 +175,12 @@ def _planned(suite: Suite, cells: list[Cell], options: argparse.Namespace, folde
         retry=options.retry,
     )
     return plan(suite, cells, settings, commands)
+
+
+@functools.cache
+def _opened(name: str) -> Source:
+    path = find_config(name)
+    return Source(name, path, Path(path).read_text(encoding="utf-8"))
 
 
 def _paths(suite: Suite, labels: Any, options: argparse.Namespace, folder: Path, dry: bool) -> dict[str, str]:

@@ -1,6 +1,15 @@
 """Models in pure torch."""
 
-from mfm.models import ef_lstm, mult  # noqa: F401 - register their networks by name
+from mfm.models import (  # noqa: F401 - register their networks by name
+    ef_lstm,
+    graph_mfn,
+    lf_dnn,
+    lf_lstm,
+    lmf,
+    mfn_network,
+    mult,
+    tfn,
+)
 from mfm.models.decoders import DECODERS
 from mfm.models.encoders import ENCODERS
 from mfm.models.fusion import FUSIONS

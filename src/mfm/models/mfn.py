@@ -104,11 +104,17 @@ class MemoryFusionNetwork(Fusion):
         widths = spread("setting 'hidden' of fusion 'mfn'", hidden, sorted(feature_dims))
         total = sum(widths.values())
         self.cells = PerModality({name: nn.LSTMCell(feature_dims[name], widths[name]) for name in widths})
-        self.attention1 = Perceptron(window * total, attention1, window * total, attention1_dropout)
-        self.attention2 = Perceptron(window * total, attention2, memory, attention2_dropout)
-        self.gate1 = Perceptron(window * total + memory, gate1, memory, gate1_dropout)
-        self.gate2 = Perceptron(window * total + memory, gate2, memory, gate2_dropout)
+        attended = self._build_attention(widths, attention1, attention1_dropout)
+        self.attention2 = Perceptron(attended, attention2, memory, attention2_dropout)
+        self.gate1 = Perceptron(attended + memory, gate1, memory, gate1_dropout)
+        self.gate2 = Perceptron(attended + memory, gate2, memory, gate2_dropout)
         self.to_code = nn.Linear(total + memory, code_dim)
+
+    def _build_attention(self, widths: Mapping[str, int], hidden: int, dropout: float) -> int:
+        """Make the parts of `_attended`; returns the width of what that gives."""
+        total = self.window * sum(widths.values())
+        self.attention1 = Perceptron(total, hidden, total, dropout)
+        return total
 
     def forward(self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor]) -> Tensor:
         """See `Fusion.forward`."""
@@ -191,7 +197,7 @@ class MemoryFusionNetwork(Fusion):
             absent: (B, H) bool, True for cells of absent modalities.
 
         Returns:
-            (B, T, window * H), oldest step of the window first.
+            (B, T, width) as of `_attended`; a window has its oldest step first.
         """
         steps = cells.shape[1]
         windows = torch.cat([F.pad(cells, (0, 0, lag, 0))[:, :steps] for lag in reversed(range(self.window))], dim=2)
@@ -215,7 +221,7 @@ class MemoryFusionNetwork(Fusion):
         """The memory after every step; all that does not depend on the memory is computed before the loop.
 
         Args:
-            attended: (B, T, window * H).
+            attended: (B, T, width).
             proposals: (B, T, memory), c^.
 
         Returns:

@@ -118,7 +118,7 @@ def _run(options: argparse.Namespace) -> int:
         todo = _planned(suite, cells, options, folder, dry=False)
         write_json(folder / "suite.json", suite_content(suite))
         print(f"{len(todo.tasks)} runs to do, {len(todo.kept)} finished, {len(todo.failed)} failed before", flush=True)
-        with _told(len(todo.tasks), options.jobs) as tell:
+        with _Told(len(todo.tasks)) as tell:
             failures = carry_out(todo, folder, execute, tell)
     failures += len(todo.failed)
     print(f"mfm benchmark report {folder}")
@@ -227,10 +227,10 @@ def _show_plan(todo: Plan) -> int:
     return 0
 
 
-class _told:
+class _Told:
     """A line for each run that ends, and a bar with the time left where standard error is a terminal."""
 
-    def __init__(self, total: int, jobs: int) -> None:
+    def __init__(self, total: int) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -240,7 +240,6 @@ class _told:
             MofNCompleteColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
         )
-        self._out = Console(stderr=False)
         self._bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
         self._bar_task = self._bar.add_task("runs", total=total)
 

@@ -36,8 +36,8 @@ class Network(nn.Module, ABC):
         """Predict the labels of a batch.
 
         Args:
-            features: Modality -> (B, T_m, D_m), standardised, left-aligned; padding and absent modalities may hold
-                anything, NaN included.
+            features: Modality -> (B, T_m, D_m), of every modality, standardised, left-aligned; padding and absent
+                modalities may hold anything, NaN included.
             lengths: Modality -> (B,) int64 real steps.
             present: Modality -> (B,) bool, whether it was observed; where not, its length counts as 0.
 

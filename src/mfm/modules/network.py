@@ -9,6 +9,7 @@ from torch import Tensor
 from mfm.data.batch import AffectBatch
 from mfm.errors import ConfigurationError
 from mfm.losses.prediction import choose_prediction_loss, prediction_loss
+from mfm.models.mfm import observed_inputs
 from mfm.models.networks import NETWORKS
 from mfm.modules.base import AffectModule, Prediction, StepOutput
 from mfm.modules.mfm import for_modalities
@@ -44,7 +45,9 @@ class NetworkModule(AffectModule):
     def predict_label(self, batch: AffectBatch) -> Tensor:
         """Raw output (B, output_dim) for a batch in the file's units."""
         features = self.normalizer(batch.features, batch.lengths)
-        prediction: Tensor = self.network(features, batch.lengths, batch.present)
+        observed, lengths = observed_inputs(self.feature_dims, features, batch.lengths, batch.present)
+        present = {name: own > 0 for name, own in lengths.items()}
+        prediction: Tensor = self.network(observed, lengths, present)
         return prediction
 
     def step(self, batch: AffectBatch) -> StepOutput:

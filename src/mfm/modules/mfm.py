@@ -68,9 +68,10 @@ class MFMModule(AffectModule):
         z: Width of the latent codes Z_i.
         f_y: Width of the discriminative factor F_y.
         f: Width of the generative factors F_i.
-        encoder: Q(Z_i | X_i): `lstm` (the paper's), `gru`, `transformer` or `mean`, or a mapping with `name` and
+        encoder: Q(Z_i | X_i): `lstm` (the paper's), `gru`, `transformer`, `ssm` or `mean`, or a mapping with `name` and
             settings (`mfm parts` lists them).
-        fusion: Q(Z_y | X_1..M): `mfn` (the paper's), `concat_lstm` or `transformer`, or a mapping like `encoder`.
+        fusion: Q(Z_y | X_1..M): `mfn` (the paper's), `concat_lstm`, `transformer` or `ssm`, or a mapping as for
+            `encoder`.
         decoder: `free_running` (the paper's), `teacher_forced` or `mlp`, or a mapping with `name` and settings.
         dropout_y: Dropout in G_y, [0, 1).
         dropout: Dropout in each G_i, [0, 1).

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from mfm.cli import main
@@ -15,7 +14,6 @@ from mfm.data.store import read_store, verify_store
 sys.path.insert(0, str(Path(__file__).parents[1] / "data" / "alignment"))
 
 from csd_files import corpus_files
-from plain_alignment import plain_video
 
 FOLDS = {"train": ["v0", "v1", "v2"], "valid": ["v3"], "test": ["v4", "v5"]}
 
@@ -121,41 +119,3 @@ def test_all_of_mosi(mosi, capsys):
     assert dropped == {"2WGyTLYerpo$_$43": "no_words", "VCslbP0mgZI$_$0": "no_words"}
     assert totals["observed"] == {"text": sum(totals["steps"].values())}
     assert verify_store("o.h5").ok
-
-
-@pytest.mark.realdata
-@pytest.mark.parametrize("how", ["mean", "max", "last", "weighted"])
-def test_real_frames_equal_a_plain_scan(mosi, data_root, how):
-    import h5py
-
-    csd = data_root / "csd"
-    audio, vision = csd / "MOSI16_Librosa.csd", csd / "MOSI16_FaceGeometry.csd"
-    more = ["--feature", f"audio={audio}", "--feature", f"vision={vision}", "--require-all", "--reduce", how]
-    assert main([*mosi, *more]) == 0
-    report = json.loads(Path("o.report.json").read_text())
-    for tally in (report["totals"]["words"], report["totals"]["segments"], *report["totals"]["features"].values()):
-        assert tally["seen"] == tally["used"] + sum(tally["dropped"].values())
-    assert report["totals"]["videos"] == {"train": 15, "valid": 1, "lacks_feature": 77}
-    stored = read_store("o.h5").splits["valid"]
-    video = stored.ids[0].split("$_$")[0]
-    parts = {}
-    for path in (*map(Path, (mosi[3], mosi[5], mosi[7].removeprefix("text="))), audio, vision):
-        with h5py.File(path) as file:
-            group = file[next(iter(file))]["data"][video]
-            times, values = group["intervals"][:].astype(float).tolist(), group["features"][:].tolist()
-        parts[path.name] = [(*time, value) for time, value in zip(times, values, strict=True)]
-    words, labels, text, audio, vision = parts.values()
-    words = [(start, end, word[0].decode()) for start, end, word in words]
-    near = {"audio": audio, "text": text, "vision": vision}
-    wanted, _ = plain_video(
-        words, labels, near, how=how, membership="midpoint", minimum=1e-5, pauses=("sp",), max_length=None
-    )
-    assert len(wanted) == len(stored) == 28
-    for index, (segment, (chosen, vectors)) in enumerate(sorted(wanted.items())):
-        assert stored.ids[index] == f"{video}$_${segment}"
-        assert stored.words.of(index)[0] == tuple(words[row][2] for row in chosen)
-        for name, found in vectors.items():
-            width = stored.sequences[name].dim
-            steps = [[0.0] * width if vector is None else vector for vector in found]
-            np.testing.assert_allclose(stored.sequences[name].steps(index), steps, rtol=1e-6, atol=1e-6)
-            assert stored.sequences[name].observed(index).tolist() == [vector is not None for vector in found]

@@ -121,6 +121,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=d.invalid_intervals,
         help="end before start, or not finite: drop and list (default), or refuse",
     )
+    add(
+        "--shift-rows",
+        nargs="+",
+        action="extend",
+        metavar="NAME=K",
+        help="content of row r belongs to the interval of row r + K, by modality or pivot: for published files whose "
+        "words are a row late, pivot=-1 and text=-1; the report says where that seems so",
+    )
     add("--require-all", action="store_true", help="leave out (and list) videos that a feature file lacks")
     add("--unaligned", action="store_true", help="keep each modality's own frames of a segment")
     for option, meaning in (("pool", "frames averaged to one step"), ("max-frames", "steps kept of a segment")):
@@ -179,6 +187,7 @@ def run(options: argparse.Namespace) -> int:
         unaligned=options.unaligned,
         pool=_numbers("--pool", options.pool),
         max_frames=_numbers("--max-frames", options.max_frames),
+        shift_rows=_numbers("--shift-rows", options.shift_rows, negative=True),
     )
     command = os.environ.get("MFM_COMMAND") or shlex.join(["mfm", *sys.argv[1:]])
     try:
@@ -241,12 +250,13 @@ def _features(given: Sequence[str]) -> dict[str, Path]:
     return found
 
 
-def _numbers(option: str, given: Sequence[str] | None) -> dict[str, int]:
-    found = {}
+def _numbers(option: str, given: Sequence[str] | None, *, negative: bool = False) -> dict[str, int]:
+    found: dict[str, int] = {}
     for item in given or ():
         name, _, number = item.partition("=")
-        if not name or name in found or not (number.isascii() and number.isdigit()):
-            raise ConfigurationError(f"{option} takes NAME=N, each name once, for example audio=10, got {item!r}")
+        if not name or name in found or not re.fullmatch(r"-?[0-9]+" if negative else r"[0-9]+", number):
+            example = "text=-1" if negative else "audio=10"
+            raise ConfigurationError(f"{option} takes NAME=N, each name once, for example {example}, got {item!r}")
         found[name] = int(number)
     return found
 

@@ -153,7 +153,7 @@ def stream_store(
         raise ConfigurationError(f"{target} exists already; choose another name or allow overwriting")
     with whole_file(target) as temporary, temporary.open("wb+") as raw:
         guarded = GuardedFile(raw)
-        with h5py.File(guarded, "w") as file:
+        with h5py.File(guarded, "w", rdcc_nbytes=0) as file:  # whole chunks are written: caches would only grow
             yield StoreStream(file, guarded, dims, dtypes, label_columns, aligned)
         guarded.check()
 

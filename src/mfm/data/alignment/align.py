@@ -12,7 +12,6 @@ from mfm.data.alignment.intervals import Pairs, by_start
 from mfm.data.alignment.offsets import Offset, estimate_offset
 from mfm.data.alignment.placing import (
     AlignmentOptions,
-    InvalidIntervals,
     NoSteps,
     Placed,
     members,
@@ -20,6 +19,7 @@ from mfm.data.alignment.placing import (
     place_on_words,
 )
 from mfm.data.alignment.report import Fate, Fates, SegmentReport, Tally, VideoReport
+from mfm.data.alignment.rows import fit_rows, shift_rows
 from mfm.data.records import BoolArray, IntArray
 from mfm.data.store_stream import WordSample
 from mfm.errors import DataFormatError
@@ -53,9 +53,11 @@ def align_video(
     Raises:
         DataFormatError: An invalid interval that is to be refused, or another D than `dims` says.
     """
-    invalid = _Invalid(video, options.invalid_intervals)
+    invalid = _Invalid(video, options)
+    words = Words(shift_rows(words.intervals, options.shift_rows.get("pivot", 0)), words.texts)
     segment_fates = invalid.of("labels", labels.intervals)
     word_fates = _word_fates(words, invalid, options)
+    rows = fit_rows(words.intervals, words.texts, _placed(word_fates) & (word_fates != Fate.PAUSE))
     spoken = _words_of_segments(labels.intervals, segment_fates, words, word_fates, options)
     for index in np.flatnonzero(segment_fates == Fate.USED).tolist():
         if not len(spoken.of(index)) and options.wordless != "keep":
@@ -76,10 +78,11 @@ def align_video(
             tallies[name] = Tally()
             continue
         check_width(video, name, frames, dims[name])
+        frames = Frames(shift_rows(frames.intervals, options.shift_rows.get(name, 0)), frames.values)
         fates = _frame_fates(frames, invalid.of(name, frames.intervals))
         offset = estimate_offset(
-            frames.intervals[fates != Fate.INVALID_INTERVAL],
-            words.intervals[word_fates != Fate.INVALID_INTERVAL],
+            frames.intervals[_placed(fates)],
+            words.intervals[_placed(word_fates)],
             words.intervals[word_fates == Fate.USED],
             labels.intervals[valid],
         )
@@ -111,6 +114,7 @@ def align_video(
         invalid_intervals=invalid.listed,
         nonfinite_values=nonfinite,
         offsets=offsets,
+        rows=rows,
         filled={name: one.filled for name, one in placed.items() if one.filled},
     )
 
@@ -193,23 +197,32 @@ def _settle_words(word_fates: Fates, spoken: _Spoken, segment_fates: Fates) -> N
 class _Invalid:
     """Finds and lists the invalid intervals of a video, or refuses them."""
 
-    def __init__(self, video: str, treatment: InvalidIntervals) -> None:
-        self._video, self._treatment = video, treatment
+    def __init__(self, video: str, options: AlignmentOptions) -> None:
+        self._video, self._options = video, options
         self.listed: list[tuple[str, int, float, float]] = []
 
     def of(self, source: str, intervals: Intervals) -> Fates:
-        """Fates of n intervals: used, or invalid."""
+        """Fates of n intervals: used, invalid, or none after a shift of rows."""
         valid = np.isfinite(intervals).all(axis=1) & (intervals[:, 1] >= intervals[:, 0])
-        bad = np.flatnonzero(~valid).tolist()
+        fates = np.where(valid, Fate.USED, Fate.INVALID_INTERVAL).astype(np.int8)
+        shift = self._options.shift_rows.get(source, 0)
+        there = np.arange(len(fates)) + shift
+        fates[(there < 0) | (there >= len(fates))] = Fate.NO_INTERVAL
+        bad = np.flatnonzero(fates == Fate.INVALID_INTERVAL).tolist()
         found = [(source, row, float(intervals[row, 0]), float(intervals[row, 1])) for row in bad]
-        if found and self._treatment == "refuse":
+        if found and self._options.invalid_intervals == "refuse":
             _, row, start, end = found[0]
             raise DataFormatError(
                 f"{source} of video {self._video!r}, row {row}: the interval from {start:g} to {end:g} s is not one; "
                 "mend the file, or have such rows dropped and listed with --invalid-intervals drop"
             )
         self.listed += found
-        return np.where(valid, Fate.USED, Fate.INVALID_INTERVAL).astype(np.int8)
+        return fates
+
+
+def _placed(fates: Fates) -> BoolArray:
+    """Which have a valid interval."""
+    return (fates != Fate.INVALID_INTERVAL) & (fates != Fate.NO_INTERVAL)
 
 
 def _word_fates(words: Words, invalid: _Invalid, options: AlignmentOptions) -> Fates:

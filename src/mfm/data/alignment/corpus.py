@@ -155,6 +155,19 @@ def _provenance(sources: Sources, hashes: Mapping[str, str]) -> dict[str, str]:
     return {"source": names, "source_format": "csd", "source_fingerprint": together}
 
 
+def _row_notes(totals: Totals) -> list[str]:
+    """What to say where the texts of most videos belong to the intervals of other rows."""
+    videos = totals.row_lags
+    lag = max(videos, key=lambda lag: videos[lag], default=0)
+    if lag == 0:
+        return []
+    side = f"{abs(lag)} row(s) {'before' if lag < 0 else 'after'}"
+    return [
+        f"in {videos[lag]} of {sum(videos.values())} videos the lengths of the words fit the durations {side}, not "
+        f"their own: check the pivot; --shift-rows pivot={lag} shifts it, and features made of its rows (text={lag})"
+    ]
+
+
 class _Corpus:
     """The open files, and what becomes of each video."""
 
@@ -259,6 +272,7 @@ class _Corpus:
             notes.append(f"{totals.invalid_intervals} intervals are not finite or end before they start; listed")
         if totals.truncated_segments:
             notes.append(f"{totals.truncated_segments} segments were cut to {self.options.max_length} words")
+        notes += _row_notes(totals)
         for name, videos in totals.suspicious.items():
             notes.append(
                 f"{name} may be at other times than the words in {len(videos)} videos ({_some(videos)}); see offsets "
@@ -305,6 +319,11 @@ def _check_options(sources: Sources, output: Path, report: Path, options: Alignm
     if options.max_length is not None and options.max_length < 1:
         raise ConfigurationError(f"the maximum length is {options.max_length} words; it must be at least 1")
     _check_unaligned(sources, options)
+    for name in options.shift_rows:
+        if name != "pivot" and name not in sources.features:
+            raise ConfigurationError(
+                f"rows of {name!r} cannot be shifted: {nearest(name, ['pivot', *sources.features])}"
+            )
     if output.resolve() == report.resolve():
         raise ConfigurationError(f"store and report are both to be {output}; choose another name for one")
     read = [*sources.files.values(), *([sources.folds] if sources.folds else [])]

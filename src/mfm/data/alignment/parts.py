@@ -19,6 +19,7 @@ import numpy as np
 
 from mfm.data.alignment.offsets import Offset
 from mfm.data.alignment.report import SegmentReport, Tally, VideoReport
+from mfm.data.alignment.rows import RowFit
 from mfm.data.store_stream import WordSample
 from mfm.errors import ConfigurationError
 from mfm.files import whole_file, write_text
@@ -154,4 +155,5 @@ def _report(stored: dict[str, Any]) -> VideoReport:
     stored["samples"] = [SegmentReport(**one) for one in stored["samples"]]
     stored["invalid_intervals"] = [tuple(one) for one in stored["invalid_intervals"]]
     stored["offsets"] = {name: Offset(**one) for name, one in stored["offsets"].items()}
+    stored["rows"] = None if stored["rows"] is None else RowFit(**stored["rows"])
     return VideoReport(**stored)

@@ -51,6 +51,7 @@ class AlignmentOptions:
         unaligned: Keep each modality's own frames of a segment instead of bringing them to words.
         pool: Unaligned: modality -> frames that are averaged to one step.
         max_frames: Unaligned: modality -> most steps of a segment, the first ones are kept.
+        shift_rows: `pivot` or modality -> k, where the content of row r belongs to the interval of row r + k.
     """
 
     reduction: HowFrames = "mean"
@@ -66,6 +67,7 @@ class AlignmentOptions:
     unaligned: bool = False
     pool: Mapping[str, int] = field(default_factory=dict)
     max_frames: Mapping[str, int] = field(default_factory=dict)
+    shift_rows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def aligned(self) -> bool:

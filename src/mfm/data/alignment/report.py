@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfm.data.alignment.offsets import Offset
+from mfm.data.alignment.rows import RowFit
 
 
 class Fate(IntEnum):
@@ -22,15 +23,16 @@ class Fate(IntEnum):
     NOT_IN_PIVOT = 2  # ... not in the file of words
     NOT_IN_FOLDS = 3  # ... in no split
     LACKS_FEATURE = 4  # ... not in every feature file, and all were required
-    INVALID_INTERVAL = 5  # not finite, or the end before the start
-    DUPLICATE = 6  # same interval and content as an earlier one
-    NONFINITE = 7  # no finite value
-    PAUSE = 8  # a pause token
-    TRUNCATED = 9  # only in words beyond the maximum length of a segment
-    NO_OVERLAP = 10  # inside a segment, in no word of it
-    OUTSIDE_SEGMENTS = 11
-    NO_WORDS = 12  # a segment without words
-    NO_FRAMES = 13  # a segment in which no modality has a frame, and its words
+    NO_INTERVAL = 5  # rows were shifted, and none is left for it
+    INVALID_INTERVAL = 6  # not finite, or the end before the start
+    DUPLICATE = 7  # same interval and content as an earlier one
+    NONFINITE = 8  # no finite value
+    PAUSE = 9  # a pause token
+    TRUNCATED = 10  # only in words beyond the maximum length of a segment
+    NO_OVERLAP = 11  # inside a segment, in no word of it
+    OUTSIDE_SEGMENTS = 12
+    NO_WORDS = 13  # a segment without words
+    NO_FRAMES = 14  # a segment in which no modality has a frame, and its words
 
     @property
     def label(self) -> str:
@@ -45,7 +47,7 @@ Fates = NDArray[np.int8]
 class Tally:
     """How many there were, were used, and were dropped for each reason; adds up by construction.
 
-    >>> tally = Tally.of(np.array([0, 0, 8], dtype=np.int8)) + Tally.all_of(Fate.NOT_IN_FOLDS, 4)
+    >>> tally = Tally.of(np.array([0, 0, 9], dtype=np.int8)) + Tally.all_of(Fate.NOT_IN_FOLDS, 4)
     >>> tally.seen, tally.used, tally.dropped
     (7, 2, {'pause': 1, 'not_in_folds': 4})
     """
@@ -111,6 +113,7 @@ class VideoReport:
         nonfinite_values: Modality -> values in used frames that were left out of the reductions.
         filled: Modality -> words without a frame that got the nearest one.
         offsets: Modality -> how its clock differs from that of the words.
+        rows: Whether the words' texts are in other rows than their intervals; None where it cannot be told.
     """
 
     video: str
@@ -126,6 +129,7 @@ class VideoReport:
     nonfinite_values: Mapping[str, int] = field(default_factory=dict)
     filled: Mapping[str, int] = field(default_factory=dict)
     offsets: Mapping[str, Offset] = field(default_factory=dict)
+    rows: RowFit | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists and dictionaries; `dataclasses.asdict` copies every number, and takes as long as aligning."""
@@ -136,6 +140,7 @@ class VideoReport:
             "features": {name: vars(tally) for name, tally in self.features.items()},
             "samples": [vars(sample) for sample in self.samples],
             "offsets": {name: vars(offset) for name, offset in self.offsets.items()},
+            "rows": None if self.rows is None else vars(self.rows),
         }
 
 
@@ -152,6 +157,7 @@ class Totals:
         words, segments, features: See `VideoReport`.
         filled: Modality -> words without a frame that got the nearest one.
         suspicious: Modality -> videos whose frames seem to be at other times than the words, and how far off.
+        row_lags: Rows by which words seem to be away from their intervals -> videos.
         truncated_segments: Samples beyond the maximum length.
         invalid_intervals: Intervals that are not finite or end before they start.
     """
@@ -166,6 +172,7 @@ class Totals:
     features: dict[str, Tally] = field(default_factory=dict)
     filled: dict[str, int] = field(default_factory=dict)
     suspicious: dict[str, list[str]] = field(default_factory=dict)
+    row_lags: dict[int, int] = field(default_factory=dict)
     truncated_segments: int = 0
     invalid_intervals: int = 0
 
@@ -183,6 +190,8 @@ class Totals:
         for name, offset in report.offsets.items():
             if offset.suspicious:
                 self.suspicious.setdefault(name, []).append(f"{report.video}: {offset.in_words()}")
+        if report.rows is not None:
+            self.row_lags[report.rows.lag] = self.row_lags.get(report.rows.lag, 0) + 1
         for sample in report.samples:
             _count(self.samples, place, 1)
             _count(self.steps, place, sample.steps)

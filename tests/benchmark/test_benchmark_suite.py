@@ -4,7 +4,7 @@ from fake_cells import SUITE, suite
 from mfm.benchmark.suite import Cell, Source
 from mfm.benchmark.suite_file import expand_path, parse_suite
 from mfm.cli.benchmark import read_suite
-from mfm.cli.configs import shipped_configs
+from mfm.cli.configs import find_config, shipped_configs
 from mfm.corpora import CORPORA
 from mfm.errors import ConfigurationError
 
@@ -143,3 +143,5 @@ def test_shipped_suites_can_be_read(name):
     assert all(entry.corpus in CORPORA for entry in found.corpora.values())
     assert found.budget.max_epochs
     assert found.reference == "mfm"
+    recipes = [found.recipe(cell, None, lambda name: Source(name, find_config(name), "")) for cell in found.cells()]
+    assert all(recipe.configs for recipe in recipes)  # every configuration exists

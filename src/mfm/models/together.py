@@ -92,14 +92,14 @@ def decode_together(
     for name in sorted(steps):
         decoder = decoders[name]
         if isinstance(decoder, FreeRunningDecoder) and decoder.runs_fused():
-            groups.setdefault(_key(steps[name], lengths and lengths[name]), {})[name] = decoder
+            groups.setdefault(_key(steps[name], None if lengths is None else lengths[name]), {})[name] = decoder
             continue
         decoded[name] = decoder(f_y, f[name], steps[name], inputs.get(name))
         if lengths is not None and steps[name]:
             decoded[name] = zero_padding(decoded[name], lengths[name])
     for group in groups.values():
         one = next(iter(group))
-        packing = _packing(f_y, steps[one], lengths and lengths[one])
+        packing = _packing(f_y, steps[one], None if lengths is None else lengths[one])
         first = [torch.cat([f_y, f[name]], dim=1) for name in group]
         states = run_free(first, [decoder.weights() for decoder in group.values()], packing)
         for (name, decoder), hidden in zip(group.items(), states, strict=True):

@@ -57,7 +57,7 @@ def align_video(
     words = Words(shift_rows(words.intervals, options.shift_rows.get("pivot", 0)), words.texts)
     segment_fates = invalid.of("labels", labels.intervals)
     word_fates = _word_fates(words, invalid, options)
-    rows = fit_rows(words.intervals, words.texts, _placed(word_fates) & (word_fates != Fate.PAUSE))
+    row_fit = fit_rows(words.intervals, words.texts, _placed(word_fates) & (word_fates != Fate.PAUSE))
     spoken = _words_of_segments(labels.intervals, segment_fates, words, word_fates, options)
     for index in np.flatnonzero(segment_fates == Fate.USED).tolist():
         if not len(spoken.of(index)) and options.wordless != "keep":
@@ -114,7 +114,7 @@ def align_video(
         invalid_intervals=invalid.listed,
         nonfinite_values=nonfinite,
         offsets=offsets,
-        rows=rows,
+        rows=row_fit,
         filled={name: one.filled for name, one in placed.items() if one.filled},
     )
 

@@ -193,12 +193,12 @@ def align_only(folder: Path) -> int:
     from mfm.data.alignment.csd import ComputationalSequence
     from mfm.data.alignment.placing import AlignmentOptions
     from mfm.data.alignment.sources import Sources
-    from mfm.data.alignment.workers import Job, VideoAligner
+    from mfm.data.alignment.workers import Job, Task, VideoAligner
 
     features = {name: folder / f"{name}.csd" for name in FEATURES}
     sources = Sources(folder / "words.csd", features, folder / "labels.csd")
-    dims = {name: dim for name, (_, dim) in FEATURES.items()}
-    with ComputationalSequence(sources.pivot) as pivot, VideoAligner(sources, dims, AlignmentOptions()) as aligner:
+    task = Task(sources, {name: dim for name, (_, dim) in FEATURES.items()}, AlignmentOptions())
+    with ComputationalSequence(sources.pivot) as pivot, VideoAligner(task) as aligner:
         return sum(len(aligner.align(Job(video, "train"))[0]) for video in pivot.videos)
 
 

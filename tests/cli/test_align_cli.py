@@ -119,3 +119,17 @@ def test_all_of_mosi(mosi, capsys):
     assert dropped == {"2WGyTLYerpo$_$43": "no_words", "VCslbP0mgZI$_$0": "no_words"}
     assert totals["observed"] == {"text": sum(totals["steps"].values())}
     assert verify_store("o.h5").ok
+
+
+@pytest.mark.realdata
+def test_videos_that_a_file_lacks(mosi, data_root):
+    csd = data_root / "csd"
+    more = [f"--feature=audio={csd / 'MOSI16_Librosa.csd'}", f"--feature=vision={csd / 'MOSI16_FaceGeometry.csd'}"]
+    assert main([*mosi, *more]) == 0
+    report = json.loads(Path("o.report.json").read_text())
+    assert report["totals"]["videos"] == {"train": 52, "valid": 10, "test": 31}
+    assert sum(len(video["absent"]) for video in report["videos"].values()) == 2 * 77
+    assert main([*mosi, *more, "--require-all", "--overwrite"]) == 0
+    report = json.loads(Path("o.report.json").read_text())
+    assert report["totals"]["videos"] == {"train": 15, "valid": 1, "lacks_feature": 77}
+    assert sum(len(split) for split in read_store("o.h5").splits.values()) == report["totals"]["segments"]["used"]

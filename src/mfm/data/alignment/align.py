@@ -14,6 +14,7 @@ from mfm.data.alignment.placing import (
     AlignmentOptions,
     NoSteps,
     Placed,
+    Track,
     members,
     place_in_segments,
     place_on_words,
@@ -87,13 +88,12 @@ def align_video(
             labels.intervals[valid],
         )
         offsets |= {} if offset is None else {name: offset}
+        track = Track(frames, fates, words.intervals, word_fates)
         if options.unaligned:
             rows = np.flatnonzero(segment_fates == Fate.USED)
-            segments = labels.intervals[rows]
-            placed[name] = place_in_segments(frames, fates, words.intervals, word_fates, segments, rows, options, name)
+            placed[name] = place_in_segments(track, labels.intervals[rows], rows, options, name)
         else:
-            segments = labels.intervals[valid]
-            placed[name] = place_on_words(frames, fates, words.intervals, word_fates, segments, options)
+            placed[name] = place_on_words(track, labels.intervals[valid], options)
         tallies[name] = Tally.of(fates)
         nonfinite[name] = int((~frames.storable[fates == Fate.USED]).sum())
     samples, reports = _samples(video, words, labels, segment_fates, spoken, placed)
@@ -222,7 +222,7 @@ class _Invalid:
 
 def _placed(fates: Fates) -> BoolArray:
     """Which have a valid interval."""
-    return (fates != Fate.INVALID_INTERVAL) & (fates != Fate.NO_INTERVAL)
+    return np.asarray((fates != Fate.INVALID_INTERVAL) & (fates != Fate.NO_INTERVAL))
 
 
 def _word_fates(words: Words, invalid: _Invalid, options: AlignmentOptions) -> Fates:

@@ -16,7 +16,7 @@ from mfm.data.alignment.folds import read_folds, seeded_folds, unknown_videos
 from mfm.data.alignment.parts import FinishedVideos
 from mfm.data.alignment.report import Fate, ReportWriter, Tally, Totals, VideoReport
 from mfm.data.alignment.sources import Sources
-from mfm.data.alignment.workers import Job, aligned_videos
+from mfm.data.alignment.workers import Job, Task, aligned_videos
 from mfm.data.store_content import split_order
 from mfm.data.store_stream import stream_store
 from mfm.errors import ConfigurationError, DataFormatError, nearest
@@ -123,7 +123,7 @@ def _write(
         ) as store,
     ):
         writer = ReportWriter(text)
-        aligned = aligned_videos(jobs, sources, corpus.dims, corpus.options, finished, workers)
+        aligned = aligned_videos(jobs, Task(sources, corpus.dims, corpus.options), finished, workers)
         for done, (video, fate) in enumerate(corpus.fates.items()):
             samples, found = next(aligned) if fate is Fate.USED else ([], corpus.skipped(video, fate))
             writer.add(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 
@@ -177,24 +177,31 @@ def members(segments: Intervals, items: Intervals, options: AlignmentOptions) ->
     return overlapping(segments, items, options.min_overlap)
 
 
-def place_on_words(
-    frames: Frames,
-    fates: Fates,
-    words: Intervals,
-    word_fates: Fates,
-    segments: Intervals,
-    options: AlignmentOptions,
-) -> Placed:
-    """Bring frames to words; settles the fates of those that are not dropped yet.
+class Track(NamedTuple):
+    """The frames of a modality beside the words.
 
-    Args:
-        frames: The frames.
-        fates: (n,) of them; changed.
+    Attributes:
+        frames: n frames.
+        fates: (n,) of them; placing settles those that are not dropped yet.
         words: (W, 2).
         word_fates: (W,).
+    """
+
+    frames: Frames
+    fates: Fates
+    words: Intervals
+    word_fates: Fates
+
+
+def place_on_words(track: Track, segments: Intervals, options: AlignmentOptions) -> Placed:
+    """Bring frames to words.
+
+    Args:
+        track: Frames and words; the frames' fates are changed.
         segments: Valid segments.
         options: How.
     """
+    frames, fates, words, word_fates = track
     usable = np.flatnonzero(fates == Fate.USED)
     inner = frames.intervals[usable]
     rows = np.flatnonzero((word_fates == Fate.USED) | (word_fates == Fate.TRUNCATED))
@@ -211,21 +218,13 @@ def place_on_words(
         with np.errstate(over="ignore"):  # beyond a float32 is infinite
             return Placed(FramesOfWords(frames.values.astype(np.float32), pairs), covered)
     values, seen = reduce_frames(frames, pairs, len(words), options.reduction)
-    filled = _fill(values, seen, frames, usable, fates, words, word_fates, options.nearest_within)
+    filled = _fill(values, seen, track, usable, options.nearest_within)
     return Placed(WordVectors(values, seen), covered | seen, filled)
 
 
-def _fill(
-    values: FloatArray,
-    seen: BoolArray,
-    frames: Frames,
-    usable: IntArray,
-    fates: Fates,
-    words: Intervals,
-    word_fates: Fates,
-    within: float | None,
-) -> int:
+def _fill(values: FloatArray, seen: BoolArray, track: Track, usable: IntArray, within: float | None) -> int:
     """Give words without a frame the nearest one; returns how many got one."""
+    frames, fates, words, word_fates = track
     empty = np.flatnonzero((word_fates == Fate.USED) & ~seen)
     if within is None or not len(usable) or not len(empty):
         return 0
@@ -238,27 +237,18 @@ def _fill(
 
 
 def place_in_segments(
-    frames: Frames,
-    fates: Fates,
-    words: Intervals,
-    word_fates: Fates,
-    segments: Intervals,
-    segment_rows: IntArray,
-    options: AlignmentOptions,
-    name: str,
+    track: Track, segments: Intervals, segment_rows: IntArray, options: AlignmentOptions, name: str
 ) -> Placed:
-    """Keep the frames of each segment; settles the fates of those that are not dropped yet.
+    """Keep the frames of each segment.
 
     Args:
-        frames: The frames.
-        fates: (n,) of them; changed.
-        words: (W, 2).
-        word_fates: (W,).
+        track: Frames and words; the frames' fates are changed.
         segments: Those that become samples.
         segment_rows: Their numbers.
         options: How.
         name: Modality.
     """
+    frames, fates, words, word_fates = track
     usable = np.flatnonzero(fates == Fate.USED)
     found = members(segments, frames.intervals[usable], options)
     pool, most = options.pool.get(name, 1), options.max_frames.get(name)

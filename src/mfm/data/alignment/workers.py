@@ -26,18 +26,30 @@ class Job(NamedTuple):
     split: str
 
 
-class VideoAligner:
-    """Reads and aligns single videos; a context manager that holds the files open.
+class Task(NamedTuple):
+    """What is done with every video.
 
-    Args:
+    Attributes:
         sources: The files.
         dims: Modality -> D.
         options: How to align.
     """
 
-    def __init__(self, sources: Sources, dims: Mapping[str, int], options: AlignmentOptions) -> None:
+    sources: Sources
+    dims: Mapping[str, int]
+    options: AlignmentOptions
+
+
+class VideoAligner:
+    """Reads and aligns single videos; a context manager that holds the files open.
+
+    Args:
+        task: Which files, and how.
+    """
+
+    def __init__(self, task: Task) -> None:
         self._stack = ExitStack()
-        self._dims, self._options = dims, options
+        sources, self._dims, self._options = task
         with self._stack:
             self._pivot = self._stack.enter_context(ComputationalSequence(sources.pivot))
             self._labels = self._stack.enter_context(ComputationalSequence(sources.labels))
@@ -70,21 +82,12 @@ class VideoAligner:
         )
 
 
-def aligned_videos(
-    jobs: Sequence[Job],
-    sources: Sources,
-    dims: Mapping[str, int],
-    options: AlignmentOptions,
-    finished: FinishedVideos,
-    workers: int,
-) -> Iterator[Aligned]:
+def aligned_videos(jobs: Sequence[Job], task: Task, finished: FinishedVideos, workers: int) -> Iterator[Aligned]:
     """Align videos in order, each kept in `finished` before it is handed over; those that are there are read.
 
     Args:
         jobs: The videos.
-        sources: The files.
-        dims: Modality -> D.
-        options: How to align.
+        task: Which files, and how.
         finished: Where finished videos are kept.
         workers: Number of processes; 1 is this one.
 
@@ -92,9 +95,9 @@ def aligned_videos(
         MFMError: A worker was killed, or what `align_video` refuses.
     """
     if workers > 1:
-        yield from _in_processes(jobs, sources, dims, options, finished, workers)
+        yield from _in_processes(jobs, task, finished, workers)
         return
-    with VideoAligner(sources, dims, options) as aligner:
+    with VideoAligner(task) as aligner:
         for job in jobs:
             aligned = finished.load(job.video)
             if aligned is None:
@@ -103,18 +106,9 @@ def aligned_videos(
             yield aligned
 
 
-def _in_processes(
-    jobs: Sequence[Job],
-    sources: Sources,
-    dims: Mapping[str, int],
-    options: AlignmentOptions,
-    finished: FinishedVideos,
-    workers: int,
-) -> Iterator[Aligned]:
+def _in_processes(jobs: Sequence[Job], task: Task, finished: FinishedVideos, workers: int) -> Iterator[Aligned]:
     # spawned, since a fork would share HDF5's state with this process
-    pool = ProcessPoolExecutor(
-        workers, multiprocessing.get_context("spawn"), _start, (sources, dims, options, finished)
-    )
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start, (task, finished))
     waiting: deque[tuple[Job, Future[None]]] = deque()
     rest = iter(jobs)
     try:
@@ -143,8 +137,8 @@ class _Worker(NamedTuple):
 _worker: list[_Worker] = []  # of this process; empty in the one that starts workers
 
 
-def _start(sources: Sources, dims: Mapping[str, int], options: AlignmentOptions, finished: FinishedVideos) -> None:
-    _worker.append(_Worker(VideoAligner(sources, dims, options), finished))
+def _start(task: Task, finished: FinishedVideos) -> None:
+    _worker.append(_Worker(VideoAligner(task), finished))
 
 
 def _align_and_keep(job: Job) -> None:

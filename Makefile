@@ -12,7 +12,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint types unit slow wheel clean distclean
+.PHONY: help demo test lint types unit slow bench wheel clean distclean
 
 PYTHON ?= python3
 TORCH ?= cpu
@@ -56,6 +56,11 @@ unit: $(DEV) ## fast tests only (ARGS="-k name -x"); with MFM_DATA=DIR also thos
 
 slow: $(DEV) ## the tests marked slow
 	$(BIN)/pytest -m slow $(ARGS)
+
+bench: export OMP_NUM_THREADS = 1
+
+bench: $(DEV) ## compare speed with the committed ratios, on a machine that does nothing else
+	$(BIN)/python benchmarks/speed.py --dims 768/5/20 --batch 32 --repeats 9 --against benchmarks/results/speed.json
 
 wheel: $(DEV) ## build dist/*.whl
 	$(BIN)/python -m build --wheel

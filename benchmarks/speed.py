@@ -16,6 +16,9 @@ MMSA always runs all 50 steps; `--lengths words_50.pkl` takes batches of real le
 them, and the other models then run the steps that are real. `gemm` is the time that the matrix products of all 50 steps
 take alone, hence a bound for `--lengths full` only; `share` is the part of a step that they are.
 
+`--against FILE` compares ratios (not times) with those of an earlier `--output`, and fails where one fell by more than
+`--tolerance`: `make bench`.
+
 `--profile` prints where a step of the fused backend spends its time instead.
 """
 
@@ -255,6 +258,20 @@ def profiled(options: argparse.Namespace) -> None:
         print(mode, profile.key_averages().table(sort_by=order, row_limit=25), sep="\n")
 
 
+def regressions(rows: list[dict[str, object]], stored: list[dict[str, object]], tolerance: float) -> list[str]:
+    """What became slower, measured by the matrix products and the reference backend of the same run."""
+    shape = ("dims", "batch", "mode")
+    before = {tuple(row[key] for key in shape): row["ratio"] for row in stored}
+    found = []
+    for row in rows:
+        key = tuple(row[name] for name in shape)
+        for other, ratio in row["ratio"].items():  # type: ignore[attr-defined]
+            was = before.get(key, {}).get(other)  # type: ignore[attr-defined]
+            if was is not None and ratio < (1 - tolerance) * was:
+                found.append(f"{' '.join(map(str, key))}: ratio to {other} {ratio:.2f}, was {was:.2f}")
+    return found
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -268,6 +285,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--output", type=Path, help="JSON to write")
+    parser.add_argument("--against", type=Path, help="JSON of an earlier run to compare ratios with")
+    parser.add_argument("--tolerance", type=float, default=0.2, help="how much a ratio may fall, of 1")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.profile:
@@ -285,6 +304,10 @@ def main() -> None:
             "rows": rows,
         }  # fmt: skip
         options.output.write_text(json.dumps(record, indent=1) + "\n")
+    if options.against:
+        slower = regressions(rows, json.loads(options.against.read_text())["rows"], options.tolerance)
+        print("\n".join(slower) or f"no ratio fell by more than {options.tolerance:.0%} of {options.against}")
+        sys.exit(1 if slower else 0)
 
 
 if __name__ == "__main__":

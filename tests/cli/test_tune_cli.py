@@ -201,18 +201,25 @@ def test_killed_and_resumed_equals_uninterrupted(place, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_workers_share_a_study_and_one_that_dies_costs_its_trial_only(place, tmp_path):
-    options = ["--config", "config.yaml", "--space", "space.yaml", "--trials", "8", "--max_epochs", "40"]
+    options = ["--config", "config.yaml", "--space", "space.yaml", "--trials", "12", "--max_epochs", "40"]
+    options += ["--early_stopping.patience", "null", "--pruner", "none"]  # trials that last
     command = [sys.executable, "-m", "mfm", "tune", *options, "--jobs", "2", "--output", str(tmp_path / "jobs")]
     process = subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True)
     for line in process.stderr:
         if line.startswith("trial"):
             break
     study = optuna.load_study(study_name="mfm", storage=f"sqlite:///{tmp_path / 'jobs' / 'study.db'}")
-    workers = [trial.user_attrs[WORKER] for trial in study.trials if trial.state.name == "RUNNING"]
-    os.kill(int(workers[0].rpartition(":")[2]), signal.SIGKILL)
+    begun: list[str] = []
+    while not begun:
+        time.sleep(0.05)
+        running = [trial for trial in study.trials if trial.state is optuna.trial.TrialState.RUNNING]
+        begun = [trial.user_attrs[WORKER] for trial in running if len(trial.params) == 3]
+    os.kill(int(begun[0].rpartition(":")[2]), signal.SIGKILL)
     process.communicate(timeout=300)
     assert process.returncode == 0
     rows = trials(tmp_path / "jobs")
-    assert len(rows) == 8
+    assert len(rows) == 12
     assert sum("its process was ended (exit code -9)" in row["error"] for row in rows) == 1
     assert len({trial.user_attrs[WORKER] for trial in study.trials}) == 3
+    assert sum(row["own"] == "True" for row in rows) == 1
+    assert len({row["model.lr"] for row in rows}) == 12  # no trial was drawn twice

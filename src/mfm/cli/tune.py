@@ -99,14 +99,14 @@ def main(arguments: list[str]) -> int:
     quieten_trials()
     space = space.with_own_values(base.config)
     folder = Path(given.output)
-    plan = _plan(given, rest, base, space, folder)
     own, outside = space.own_parameters(base.config)
+    plan = _plan(given, rest, base, space, own)
     if outside:
         _say(f"not in the space as they stand, so that the first trial draws them: {', '.join(outside)}")
     if given.folds and not base.named:
         _say("the data does not name its samples, so that no video is known: every sample may be in any fold")
     storage = open_storage(plan.storage)
-    open_study(storage, base.mode, _settings(plan, base), own, whole=not outside)
+    open_study(storage, base.mode, _settings(plan, base))
     runner = Runner(plan, cli, storage)
     _run(runner, given.jobs, base)
     _write(folder, runner, base, given)
@@ -200,7 +200,8 @@ def _try(cli: TrialCLI, space: SearchSpace, folds: int) -> Base:
     return Base(config, monitor, mode, list(data.modalities), data.fingerprint, named)
 
 
-def _plan(given: argparse.Namespace, rest: list[str], base: Base, space: SearchSpace, folder: Path) -> Plan:
+def _plan(given: argparse.Namespace, rest: list[str], base: Base, space: SearchSpace, own: dict[str, Any]) -> Plan:
+    folder = Path(given.output)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -210,6 +211,7 @@ def _plan(given: argparse.Namespace, rest: list[str], base: Base, space: SearchS
         arguments=rest,
         config=base.config,
         space=space,
+        own=own,
         storage=given.storage or f"sqlite:///{(folder / 'study.db').resolve()}",
         trials=given.trials,
         seed=given.seed,

@@ -26,6 +26,7 @@ from mfm.tuning.study import (
     fail_abandoned,
     fail_trial,
     open_storage,
+    own_is_due,
     require_optuna,
     run_next,
     running,
@@ -46,6 +47,7 @@ class Plan:
         arguments: Options of `mfm fit`.
         config: The configuration that trials vary.
         space: What they vary.
+        own: Stored parameters of the configuration as it stands.
         storage: URL of the database.
         trials: Number of trials of the study.
         seed: Its seed.
@@ -57,6 +59,7 @@ class Plan:
     arguments: list[str]
     config: dict[str, Any]
     space: SearchSpace
+    own: dict[str, Any]
     storage: str
     trials: int
     seed: int
@@ -91,9 +94,15 @@ class Runner:
         elsewhere = set(running(self.study)) - set(workers)
         return self.plan.trials - len(counted(self.study)) - len(elsewhere) - len(workers)
 
-    def run(self) -> None:
-        """Run one more trial."""
-        run_next(self.study, self.objective, self.plan.seed, self.pruner)
+    def run(self, before: int, own: bool) -> None:
+        """Run one more trial.
+
+        Args:
+            before: Trials that were done or begun before; of all that are to be run, no two have the same number.
+            own: Whether it has the configuration as it stands.
+        """
+        seed, own_parameters = (self.plan.seed, before), self.plan.own if own else None
+        run_next(self.study, self.objective, seed, self.pruner, own_parameters)
 
 
 def run_here(runner: Runner, announce: Callable[[], None]) -> None:
@@ -103,8 +112,8 @@ def run_here(runner: Runner, announce: Callable[[], None]) -> None:
         runner: Its trials.
         announce: Called after each.
     """
-    while runner.left() > 0:
-        runner.run()
+    while (left := runner.left()) > 0:
+        runner.run(runner.plan.trials - left, own_is_due(runner.study))
         announce()
 
 
@@ -115,13 +124,13 @@ def _work(plan: Plan, threads: int, connection: Connection) -> None:
     try:
         runner = Runner(plan, TrialCLI(plan.arguments), open_storage(plan.storage))
         quieten_trials()
-        while connection.recv():
-            runner.run()
+        while True:
+            runner.run(*connection.recv())
             connection.send(None)
-    except MFMError as error:
-        connection.send(describe(error))
     except EOFError:  # the parent is gone
         return
+    except Exception as error:
+        connection.send(describe(error))
 
 
 def run_in_processes(runner: Runner, jobs: int, announce: Callable[[], None]) -> None:
@@ -141,30 +150,35 @@ def run_in_processes(runner: Runner, jobs: int, announce: Callable[[], None]) ->
     workers: dict[Connection, ForkServerProcess] = {}
     lost = 0
 
+    def left() -> int:
+        return runner.left([_name(process) for process in workers.values()])
+
+    def begin(connection: Connection, process: ForkServerProcess) -> None:
+        # of several that start together, one has the configuration as it stands: the next might ask for what is due
+        # before the first has begun
+        connection.send((runner.plan.trials - left(), not workers and own_is_due(runner.study)))
+        workers[connection] = process
+
     def start() -> None:
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(runner.plan, threads, theirs), daemon=True)
         process.start()
         theirs.close()
-        ours.send(True)
-        workers[ours] = process
-
-    def left(resting: Connection | None = None) -> int:
-        return runner.left([_name(process) for connection, process in workers.items() if connection is not resting])
+        begin(ours, process)
 
     try:
         while len(workers) < jobs and left() > 0:
             start()
         while workers:
             for connection in [found for found in wait(list(workers)) if isinstance(found, Connection)]:
+                process = workers.pop(connection)
                 if _trial_ended(connection):
                     announce()
-                    if left(connection) > 0:
-                        connection.send(True)
+                    if left() > 0:
+                        begin(connection, process)
                     else:
-                        workers.pop(connection).terminate()
+                        process.kill()
                     continue
-                process = workers.pop(connection)
                 process.join()
                 lost += not _fail_lost(runner, process)
                 if lost >= _LOST:
@@ -174,7 +188,7 @@ def run_in_processes(runner: Runner, jobs: int, announce: Callable[[], None]) ->
                     start()
     finally:
         for process in workers.values():
-            process.terminate()
+            process.kill()  # Lightning would answer a request to end with the end of a batch
             process.join()
         fail_abandoned(runner.study)
 

@@ -27,7 +27,7 @@ class Row(NamedTuple):
     Attributes:
         number: Its number in the study.
         state: `complete`, `pruned` or `failed`.
-        own: Whether it is the configuration as it stood.
+        own: Whether it is the configuration as it stood, as far as the space has its values.
         value: Of the objective; where it was pruned, the last that was known; NaN where it failed.
         epochs: Epochs of each training.
         best_epoch: The epoch kept of each training.
@@ -59,7 +59,7 @@ def rows_of(trials: Sequence[FrozenTrial], space: SearchSpace) -> list[Row]:
             Row(
                 trial.number,
                 states[trial.state.name],
-                bool(trial.user_attrs.get(OWN)),
+                OWN in trial.user_attrs,
                 float("nan") if trial.value is None else trial.value,
                 tuple(record.get("epochs", ())),
                 tuple(record.get("best_epoch", ())),

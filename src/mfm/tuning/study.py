@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -76,18 +76,13 @@ def open_study(
     storage: RDBStorage,
     mode: Literal["min", "max"],
     settings: Mapping[str, Any],
-    own: Mapping[str, Any],
-    *,
-    whole: bool,
 ) -> Study:
-    """Open the study of a database, or begin it with the configuration as it stands as its first trial.
+    """Open the study of a database, or begin it; what was left half-done is marked as failed.
 
     Args:
         storage: The database.
         mode: Whether the objective is better small (`min`) or large (`max`).
         settings: What makes trials comparable, as JSON knows it; recorded, and compared when the study goes on.
-        own: Parameters of the configuration as it stands, as far as they are in the space.
-        whole: Whether all are.
 
     Raises:
         ConfigurationError: The database has a study with other settings.
@@ -110,10 +105,12 @@ def open_study(
                 "choose another --output"
             )
     fail_abandoned(study)
-    lasting = [trial for trial in study.get_trials(deepcopy=False) if not _interrupted(trial)]
-    if not any(OWN in trial.user_attrs for trial in lasting):
-        study.enqueue_trial(dict(own), user_attrs={OWN: whole})
     return study
+
+
+def own_is_due(study: Study) -> bool:
+    """Whether no trial has, or is about to have, the configuration as it stands."""
+    return not any(OWN in t.user_attrs for t in study.get_trials(deepcopy=False) if not _interrupted(t))
 
 
 def _difference(before: Any, now: Any) -> str:
@@ -194,23 +191,36 @@ def best_trial(study: Study) -> FrozenTrial:
     return study.best_trial
 
 
-def run_next(study: Study, objective: Callable[[Trial], float], seed: int, pruner: BasePruner) -> None:
+def run_next(
+    study: Study,
+    objective: Callable[[Trial], float],
+    seed: Sequence[int],
+    pruner: BasePruner,
+    own: Mapping[str, Any] | None = None,
+) -> None:
     """Run one more trial; an objective that raises fails its trial only.
 
     Args:
         study: The study.
         objective: Trains, and returns the value.
-        seed: The study's seed.
+        seed: The study's seed and the number of trials before this one, which is no other's.
         pruner: Decides which trials end early.
+        own: Parameters that are not drawn: those of the configuration as it stands.
     """
-    from optuna.samplers import TPESampler
+    from optuna.samplers import PartialFixedSampler, TPESampler
 
-    before = len(counted(study)) + len(running(study))
-    own_seed = int(np.random.SeedSequence([seed, before]).generate_state(1)[0])
-    # constant_liar: what others are trying at the moment is not tried twice
-    study.sampler = TPESampler(seed=own_seed, constant_liar=True)
+    # constant_liar: TPE keeps away from what others are trying at the moment
+    sampler = TPESampler(seed=int(np.random.SeedSequence(seed).generate_state(1)[0]), constant_liar=True)
+    # not Optuna's queue: two processes can take one trial out of it where the database is SQLite
+    study.sampler = sampler if own is None else PartialFixedSampler(dict(own), sampler)
     study.pruner = pruner
-    study.optimize(objective, n_trials=1, catch=(Exception,))
+
+    def marked(trial: Trial) -> float:
+        if own is not None:
+            trial.set_user_attr(OWN, True)
+        return objective(trial)
+
+    study.optimize(marked, n_trials=1, catch=(Exception,))
 
 
 def build_pruner(name: str, steps: int, *, folds: bool) -> BasePruner:

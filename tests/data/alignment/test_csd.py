@@ -1,5 +1,7 @@
 """Computational sequences are read by their structure, and what is wrong with one is one sentence."""
 
+import random
+
 import h5py
 import numpy as np
 import pytest
@@ -123,3 +125,26 @@ def test_a_file_damaged_in_the_middle(tmp_path):
     path.write_bytes(content)
     with ComputationalSequence(path) as file, pytest.raises(DataFormatError, match="is damaged at 'v'"):
         file.frames("v")
+
+
+@pytest.mark.slow
+def test_damaged_bytes_are_never_more_than_a_sentence(tmp_path):
+    """Whatever is cut or overwritten, a file is read or refused."""
+    draw = random.Random(1)
+    path = write_csd(tmp_path / "x.csd", {f"v{number}": (TIMES, np.ones((3, 2))) for number in range(6)})
+    whole, refused = path.read_bytes(), 0
+    for turn in range(300):
+        damaged = bytearray(whole)
+        if turn % 3:
+            for _ in range(draw.choice([1, 5, 50])):
+                damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+        else:
+            damaged = damaged[: draw.randrange(len(damaged))]
+        path.write_bytes(damaged)
+        try:
+            with ComputationalSequence(path) as file:
+                for video in file.videos:
+                    file.frames(video)
+        except DataFormatError:
+            refused += 1
+    assert 100 < refused < 300

@@ -98,7 +98,7 @@ class ComputationalSequence:
             raise DataFormatError(f"{self.path} cannot be opened ({_fault(error)}); download it again") from error
         try:
             self.root, self._data = self._find_data()
-            self.videos = _parts_of_videos(list(self._data))
+            self.videos = _parts_of_videos(self._keys())
         except BaseException:
             self._file.close()
             raise
@@ -191,10 +191,17 @@ class ComputationalSequence:
                 f"{self.path} is not a computational sequence: {len(roots)} of its groups hold `data`, one should; "
                 "give a .csd file of the CMU-Multimodal-SDK"
             )
-        name, data = next(iter(roots.items()))
-        if not len(data):
+        return next(iter(roots.items()))
+
+    def _keys(self) -> list[str]:
+        with self._damage_told("the list of videos"):
+            keys = list(self._data)
+        if not keys:
             raise DataFormatError(f"{self.path} holds no video; download it again or give another file")
-        return name, data
+        strange = [key for key in keys if not isinstance(key, str)]  # h5py hands over bytes that are not UTF-8
+        if strange:
+            raise DataFormatError(f"{self.path} has a video named {strange[0]!r}, which is no text; download it again")
+        return keys
 
     def _dataset(self, key: str, name: str) -> h5py.Dataset:
         entry = self._data[key]

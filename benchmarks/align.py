@@ -338,8 +338,10 @@ def markdown(about: dict[str, object], compared: dict[int, dict[str, list[Run]]]
         "that of the clock, which other work on the machine lengthens.",
         f"Largest difference of a feature between the store and the scans: {about['largest_difference']:.0e}.",
         "",
-        "`plain` takes the SDK's steps, `lean` is the shortest scan of the same cost; neither writes anything. `align` "
-        "reads and aligns with the package, `mfm` is `mfm data align` with everything it writes.",
+        "`plain` takes the SDK's steps (which read each word from its file), `lean` is a short scan of the same cost in",
+        "memory; neither writes anything. `align` reads and aligns with the package, `mfm` is `mfm data align` with all it",
+        "writes: store, report, SHA-256 of the sources, finished videos. Runs of the scans beyond sixteen videos are kept",
+        "when the suite is started again, so that they may be older than those beside them.",
         "",
         "| videos | kind | runs | seconds | plain is slower by | lean is slower by | peak memory |",
         "|---|---|---|---|---|---|---|",

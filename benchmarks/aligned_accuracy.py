@@ -15,13 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import pickle
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import h5py
 
+from mfm.data.readers import read_corpus
 from runs import HERE, fit, head, heading, run, shown, spread
 
 PIVOT, TEXT = "CMU_MOSI_ModifiedTimestampedWords.csd", "CMU_MOSI_GloVe50.csd"
@@ -58,8 +58,7 @@ def run_seed(path: Path, seed: int, folder: Path) -> dict[str, Any]:
 def segments(data: Path, store: Path) -> list[str]:
     """Where every labelled segment went, as Markdown, from the alignment's report."""
     report = json.loads(store.with_suffix(".report.json").read_text())
-    with (data / "mosi" / "words_50.pkl").open("rb") as file:
-        others = {split: len(content["labels"]) for split, content in pickle.load(file).items()}
+    others = {name: len(split) for name, split in read_corpus(data / "mosi" / "words_50.pkl").splits.items()}
     seen, used, why, dropped = Counter(), Counter(), {split: Counter() for split in SPLITS}, []
     for video in report["videos"].values():
         split = video["split"] or "no split"

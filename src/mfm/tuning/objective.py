@@ -59,16 +59,19 @@ class Objective:
             KeyboardInterrupt: The user did.
             Exception: It failed; why is among the trial's attributes.
         """
+        from optuna import TrialPruned
+
         trial.set_user_attr(WORKER, worker_name())
         record: dict[str, Any] = {}
         start = time.monotonic()
         try:
             return self._score(self._space.suggest(trial), trial, record)
+        except TrialPruned:
+            raise
         except SystemExit as error:  # Lightning's answer to Ctrl-C
             raise KeyboardInterrupt from error
         except Exception as error:
-            if type(error).__name__ != "TrialPruned":
-                trial.set_user_attr(ERROR, describe(error))
+            trial.set_user_attr(ERROR, describe(error))
             raise
         finally:
             trial.set_user_attr(RECORD, {**record, "seconds": round(time.monotonic() - start, 2)})

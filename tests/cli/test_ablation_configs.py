@@ -16,6 +16,11 @@ from mfm.models.variants import LAYOUTS
 ABLATIONS = [name for name in shipped_configs() if name.startswith("ablations/")]
 QUICK = ("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--data.max_lengths", "6")
 TWO_STAGE = "ablations/two_stage_beta_vae.yaml"
+FAST = (
+    "ablations/m_a.yaml",
+    "ablations/mfm.yaml",
+    "ablations/kl.yaml",
+)  # one without joint factor, one whole, one variational
 VARIATIONAL = {"ablations/kl.yaml", "ablations/beta_kl.yaml", TWO_STAGE}
 
 
@@ -46,7 +51,10 @@ def test_every_rung_is_there_and_they_differ_in_their_factors_alone():
         assert {key: config[key] for key in config if key != "model"} == {k: mosi[k] for k in mosi if k != "model"}
 
 
-@pytest.mark.parametrize("name", [name for name in ABLATIONS if name != TWO_STAGE])
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in FAST else [pytest.mark.slow]) for name in ABLATIONS if name != TWO_STAGE],
+)
 def test_from_file_to_scores(name, corpus_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["fit", "--config", name, "--data.path", str(corpus_file), "--run_dir", "run", *QUICK]) == 0

@@ -74,7 +74,7 @@ def lengths(path):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("run", ["joint", "posthoc"])
+@pytest.mark.parametrize("run", ["joint", pytest.param("posthoc", marks=pytest.mark.slow)])
 def test_a_surrogate_generates_what_samples_lack(run, mode, folder, tmp_path):
     assert generate(folder, run, mode, tmp_path, "--count", "5", "--data.path", str(folder / "gaps.h5")) == 0
     assert all((found > 0).all() for found in lengths(tmp_path).values())
@@ -146,7 +146,8 @@ def test_a_model_that_reads_no_label_is_not_checked(mode, folder, tmp_path, caps
 
 
 @pytest.mark.parametrize(
-    ("run", "target", "metric", "count"), [("pom", "persuasive", "mae", 16), ("iemocap", "sad", "acc", 4)]
+    ("run", "target", "metric", "count"),
+    [("pom", "persuasive", "mae", 16), pytest.param("iemocap", "sad", "acc", 4, marks=pytest.mark.slow)],
 )
 def test_one_of_several_targets_is_walked_and_scored(run, target, metric, count, folder, tmp_path, capsys):
     assert generate(folder, run, "traverse", tmp_path, "--count", "2", "--target", target) == 0

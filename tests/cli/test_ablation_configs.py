@@ -16,11 +16,7 @@ from mfm.models.variants import LAYOUTS
 ABLATIONS = [name for name in shipped_configs() if name.startswith("ablations/")]
 QUICK = ("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--data.max_lengths", "6")
 TWO_STAGE = "ablations/two_stage_beta_vae.yaml"
-FAST = (
-    "ablations/m_a.yaml",
-    "ablations/mfm.yaml",
-    "ablations/kl.yaml",
-)  # one without joint factor, one whole, one variational
+FAST = ("ablations/m_a.yaml", "ablations/mfm.yaml", "ablations/kl.yaml")  # no joint factor, all, variational
 VARIATIONAL = {"ablations/kl.yaml", "ablations/beta_kl.yaml", TWO_STAGE}
 
 

@@ -11,11 +11,13 @@ from optuna.trial import TrialState
 
 from mfm.errors import ConfigurationError, MFMError
 from mfm.tuning.study import (
+    DRAW,
     ERROR,
     WORKER,
     best_trial,
     build_pruner,
     counted,
+    next_draw,
     open_storage,
     open_study,
     own_is_due,
@@ -56,7 +58,7 @@ def opened(path, settings=SETTINGS):
 def run(study, count, function=objective, pruner=None):
     for _ in range(count):
         own = {"x": 1.0, "y": 1} if own_is_due(study) else None
-        run_next(study, function, (1, len(counted(study))), pruner or build_pruner("none", 4, folds=False), own)
+        run_next(study, function, 1, next_draw(study), pruner or build_pruner("none", 4, folds=False), own)
 
 
 def shown(study):
@@ -102,6 +104,17 @@ def test_trial_of_a_dead_process_is_replaced_and_of_a_living_one_kept(database):
     study.ask().set_user_attr(WORKER, "elsewhere:1")
     states = [trial.state for trial in opened(database).trials]
     assert states == [TrialState.FAIL, TrialState.RUNNING, TrialState.FAIL, TrialState.RUNNING]
+
+
+def test_draws_of_killed_trials_are_free_again(database):
+    study = opened(database)
+    run(study, 3)
+    for draw in (3, 4):
+        study.ask().set_user_attr(DRAW, draw)
+    assert next_draw(study) == 5
+    study.tell(3, state=TrialState.FAIL)  # killed
+    assert next_draw(study) == 3
+    assert next_draw(study, [3, 5]) == 6
 
 
 def test_failed_trials_count_and_the_study_goes_on(database):

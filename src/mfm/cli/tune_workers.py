@@ -25,6 +25,7 @@ from mfm.tuning.study import (
     counted,
     fail_abandoned,
     fail_trial,
+    next_draw,
     open_storage,
     own_is_due,
     require_optuna,
@@ -94,15 +95,15 @@ class Runner:
         elsewhere = set(running(self.study)) - set(workers)
         return self.plan.trials - len(counted(self.study)) - len(elsewhere) - len(workers)
 
-    def run(self, before: int, own: bool) -> None:
+    def run(self, draw: int, own: bool) -> None:
         """Run one more trial.
 
         Args:
-            before: Trials that were done or begun before; of all that are to be run, no two have the same number.
+            draw: Number of the draw.
             own: Whether it has the configuration as it stands.
         """
-        seed, own_parameters = (self.plan.seed, before), self.plan.own if own else None
-        run_next(self.study, self.objective, seed, self.pruner, own_parameters)
+        plan = self.plan
+        run_next(self.study, self.objective, plan.seed, draw, self.pruner, plan.own if own else None)
 
 
 def run_here(runner: Runner, announce: Callable[[], None]) -> None:
@@ -112,8 +113,8 @@ def run_here(runner: Runner, announce: Callable[[], None]) -> None:
         runner: Its trials.
         announce: Called after each.
     """
-    while (left := runner.left()) > 0:
-        runner.run(runner.plan.trials - left, own_is_due(runner.study))
+    while runner.left() > 0:
+        runner.run(next_draw(runner.study), own_is_due(runner.study))
         announce()
 
 
@@ -148,6 +149,7 @@ def run_in_processes(runner: Runner, jobs: int, announce: Callable[[], None]) ->
     context.set_forkserver_preload(["mfm.cli.tune_workers"])  # torch and Lightning are imported once for all workers
     threads = max(1, (os.cpu_count() or 1) // jobs)
     workers: dict[Connection, ForkServerProcess] = {}
+    draws: dict[Connection, int] = {}
     lost = 0
 
     def left() -> int:
@@ -156,7 +158,8 @@ def run_in_processes(runner: Runner, jobs: int, announce: Callable[[], None]) ->
     def begin(connection: Connection, process: ForkServerProcess) -> None:
         # of several that start together, one has the configuration as it stands: the next might ask for what is due
         # before the first has begun
-        connection.send((runner.plan.trials - left(), not workers and own_is_due(runner.study)))
+        draws[connection] = next_draw(runner.study, [draws[other] for other in workers])
+        connection.send((draws[connection], not workers and own_is_due(runner.study)))
         workers[connection] = process
 
     def start() -> None:

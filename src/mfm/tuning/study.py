@@ -1,15 +1,16 @@
 """The study in its database: opened anew or again, what counts as a trial, and the next one.
 
-A trial is drawn by its own generator, seeded with the study's seed and the number of trials before it, so that a study
-that was killed and goes on draws what it would have drawn.
+A trial is drawn by its own generator, seeded with the study's seed and the number of the draw, so that a study that was
+killed and goes on draws what it would have drawn.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import socket
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 NAME = "mfm"
-ERROR, WORKER, RECORD, OWN = "error", "worker", "record", "own"  # attributes of trials
+ERROR, WORKER, RECORD, OWN, DRAW = "error", "worker", "record", "own", "draw"  # attributes of trials
 PRUNERS = ("median", "hyperband", "none")
 _HEARTBEAT, _GRACE = 30, 120  # seconds: signs of life of trials on other machines
 _UNSIGNED = timedelta(minutes=1)  # a trial that has not said who runs it by then was killed before it could
@@ -178,6 +179,18 @@ def running(study: Study) -> list[str]:
     return [t.user_attrs[WORKER] for t in trials if t.state.name == "RUNNING" and WORKER in t.user_attrs]
 
 
+def next_draw(study: Study, taken: Collection[int] = ()) -> int:
+    """The first draw that no trial has, or had and was not killed with.
+
+    Args:
+        study: The study.
+        taken: Draws of trials that are about to begin.
+    """
+    lasting = (trial for trial in study.get_trials(deepcopy=False) if not _interrupted(trial))
+    known = {*taken, *(trial.user_attrs.get(DRAW) for trial in lasting)}
+    return next(draw for draw in itertools.count() if draw not in known)
+
+
 def best_trial(study: Study) -> FrozenTrial:
     """The complete trial with the best value.
 
@@ -194,7 +207,8 @@ def best_trial(study: Study) -> FrozenTrial:
 def run_next(
     study: Study,
     objective: Callable[[Trial], float],
-    seed: Sequence[int],
+    seed: int,
+    draw: int,
     pruner: BasePruner,
     own: Mapping[str, Any] | None = None,
 ) -> None:
@@ -203,19 +217,21 @@ def run_next(
     Args:
         study: The study.
         objective: Trains, and returns the value.
-        seed: The study's seed and the number of trials before this one, which is no other's.
+        seed: The study's seed.
+        draw: See `next_draw`.
         pruner: Decides which trials end early.
         own: Parameters that are not drawn: those of the configuration as it stands.
     """
     from optuna.samplers import PartialFixedSampler, TPESampler
 
     # constant_liar: TPE keeps away from what others are trying at the moment
-    sampler = TPESampler(seed=int(np.random.SeedSequence(seed).generate_state(1)[0]), constant_liar=True)
+    sampler = TPESampler(seed=int(np.random.SeedSequence([seed, draw]).generate_state(1)[0]), constant_liar=True)
     # not Optuna's queue: two processes can take one trial out of it where the database is SQLite
     study.sampler = sampler if own is None else PartialFixedSampler(dict(own), sampler)
     study.pruner = pruner
 
     def marked(trial: Trial) -> float:
+        trial.set_user_attr(DRAW, draw)
         if own is not None:
             trial.set_user_attr(OWN, True)
         return objective(trial)

@@ -104,6 +104,14 @@ def test_what_a_half_done_run_left_is_removed(tmp_path):
     assert not left.exists()
 
 
+def test_a_process_that_dies_early_does_not_answer_with_an_old_record(tmp_path):
+    one = task(tmp_path, "one")
+    assert run_isolated(one)["status"] == "ok"
+    record = run_isolated(replace(one, lock=str(tmp_path)))  # a folder cannot be locked as a file
+    assert record["status"] == "failed"
+    assert "ended with status 1" in record["error"]
+
+
 DRIVER = """\
 import sys
 sys.path.insert(0, {here!r})

@@ -81,6 +81,7 @@ def run_isolated(task: Task, started: Callable[[_Running], None] | None = None) 
         Its record: `status` is `ok`, or `failed` with `error`, and `signal` where one ended it.
     """
     begin = time.time()
+    (Path(task.folder) / RECORD).unlink(missing_ok=True)  # a process that dies early must not answer with an old one
     process: _Running = _Fresh(task) if multiprocessing.current_process().daemon else _Forked(task)
     if started is not None:
         started(process)

@@ -10,11 +10,12 @@ from mfm.benchmark.comparison import comparison_tables, read_published
 from mfm.benchmark.document import BEGIN, END, with_table
 from mfm.benchmark.predictions import write_predicted
 from mfm.benchmark.records import ResultsFile
-from mfm.benchmark.study import read_study
+from mfm.benchmark.study import compare_models, read_study
 from mfm.benchmark.tables import Table, html_table, latex, markdown
 from mfm.cli import main
 from mfm.corpora import CORPORA, get_corpus
 from mfm.errors import ConfigurationError, DataFormatError
+from mfm.files import write_json
 from mfm.metrics import describe
 
 FEW = ["--resamples", "20"]
@@ -40,8 +41,11 @@ def test_a_report_in_every_format(folder, target, capsys):
     ResultsFile(folder).append(
         {"corpus": "mosi", "model": "bad", "seed": 4, "status": "failed", "error": "SIGKILL | oom"}
     )
+    about = json.loads((folder / "suite.json").read_text())
+    write_json(folder / "suite.json", {**about, "models": {**about["models"], "one": "A < B"}})
     assert main(["benchmark", "report", str(folder), *FEW]) == 0
     text = capsys.readouterr().out
+    assert "against A &lt; B, both" in (folder / "report" / "report.html").read_text()
     assert "9 runs finished, 1 failed" in text
     assert "| mosi/bad/seed_4 | SIGKILL \\| oom |" in text
     assert f"* `acc2_has0`: {describe(get_corpus('mosi'))['acc2_has0']}" in text
@@ -117,6 +121,23 @@ def test_regret_to_a_known_bound(folder, target, capsys):
     assert f"{study.corpora['mosi'].mean('one', 'mae') - 0.25:.3f} |" in text
 
 
+def test_the_bound_of_another_world_is_refused(folder, target):
+    mask = np.ones((len(target), 1), dtype=bool)
+    ids = [f"v$_${index}" for index in range(len(target))]
+    write_predicted(folder / "predictions", "mosi", "bound", target[:, None], target[::-1, None], mask, ids)
+    with pytest.raises(DataFormatError, match="bound of mosi is of other samples; remove predictions/mosi/bound"):
+        compare_models(read_study([folder]).corpora["mosi"], "mae", None, resamples=2)
+
+
+def test_an_undefined_score_is_the_worst(folder, target):
+    record = json.loads((folder / "results.jsonl").read_text().splitlines()[0])
+    metrics = {"test": {"mae": None, "corr": None, "acc2_has0": 0.5}, "val": record["metrics"]["val"]}
+    ResultsFile(folder).append({**record, "model": "constant", "config_hash": "c", "metrics": metrics})
+    study = read_study([folder])
+    assert study.corpora["mosi"].best_first()[-1] == "constant"
+    assert study.mean_ranks()["constant"] == (4.0, 1)
+
+
 # ----------------------------------------------------------------------------------------------------------- documents
 def test_a_document_is_written_and_checked(folder, tmp_path, capsys):
     document, readme = tmp_path / "docs/results.md", tmp_path / "README.md"
@@ -133,6 +154,11 @@ def test_a_document_is_written_and_checked(folder, tmp_path, capsys):
     capsys.readouterr()
     assert main([*command, "--check"]) == 1
     assert "is not what the results say (line" in capsys.readouterr().err
+
+
+def test_a_readme_that_is_not_there_is_one_sentence(folder, capsys):
+    assert main(["benchmark", "report", str(folder), *FEW, "--readme", str(folder / "none.md")]) == 2
+    assert "none.md cannot be read" in capsys.readouterr().err
 
 
 def test_a_text_without_markers_has_no_place():

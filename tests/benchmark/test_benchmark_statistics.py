@@ -89,6 +89,12 @@ def test_ranks_are_scipys(values, higher):
     assert list(ranks(named, higher_is_better=higher).values()) == pytest.approx(list(theirs))
 
 
+@pytest.mark.parametrize("higher", [False, True])
+def test_what_is_undefined_ranks_last(higher):
+    values = {"a": float("nan"), "b": 0.1, "c": 0.1, "d": float("nan")}
+    assert ranks(values, higher_is_better=higher) == {"a": 3.5, "b": 1.5, "c": 1.5, "d": 3.5}
+
+
 def test_undefined_draws_are_left_out():
     assert interval(np.array([np.nan, 1.0, 1.0])) == (1.0, 1.0)
     assert two_sided(np.array([np.nan, 1.0, 2.0])) == pytest.approx(2 / 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -224,7 +225,7 @@ def latex_text(report: Report) -> str:
 
 def html_text(report: Report) -> str:
     """All tables as one HTML page."""
-    head_lines = "".join(f"<p>{line}</p>\n" for line in head(report) if line)
+    head_lines = "".join(f"<p>{html.escape(line)}</p>\n" for line in head(report) if line)
     style = "<style>td,th{padding:.2em .8em;text-align:right}td:first-child,th:first-child{text-align:left}</style>"
     body = "\n".join(map(html_table, all_tables(report)))
     return f'<!DOCTYPE html>\n<html lang="en">\n<meta charset="utf-8">\n{style}\n{head_lines}{body}</html>\n'

@@ -8,6 +8,7 @@ nothing in common. A model's value is its mean over the drawn seeds. Intervals a
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -107,16 +108,22 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p_values}
 
 
+def losses_of(values: Mapping[str, float], *, higher_is_better: bool) -> dict[str, float]:
+    """Values as losses, small is good; an undefined one is infinitely bad."""
+    sign = -1.0 if higher_is_better else 1.0
+    return {name: math.inf if math.isnan(value) else sign * value for name, value in values.items()}
+
+
 def ranks(values: Mapping[str, float], *, higher_is_better: bool) -> dict[str, float]:
-    """Rank of each model, 1 for the best; equal values share the mean of their ranks.
+    """Rank of each model, 1 for the best; equal values share the mean of their ranks, undefined ones the last.
 
     >>> ranks({"a": 0.9, "b": 0.8, "c": 0.9}, higher_is_better=True)
     {'a': 1.5, 'b': 3.0, 'c': 1.5}
     """
-    sign = -1.0 if higher_is_better else 1.0
+    losses = losses_of(values, higher_is_better=higher_is_better)
     found = {}
-    for name, value in values.items():
-        better = sum(sign * other < sign * value for other in values.values())
-        equal = sum(other == value for other in values.values())
+    for name, loss in losses.items():
+        better = sum(other < loss for other in losses.values())
+        equal = sum(other == loss for other in losses.values())
         found[name] = better + (equal + 1) / 2
     return found

@@ -14,7 +14,17 @@ import numpy as np
 from mfm.benchmark.predictions import Predicted, read_predicted
 from mfm.benchmark.records import Record, newest, read_records
 from mfm.benchmark.running import PREDICTIONS
-from mfm.benchmark.statistics import Floats, Interval, bootstrap, holm, interval, ranks, score_of, two_sided
+from mfm.benchmark.statistics import (
+    Floats,
+    Interval,
+    bootstrap,
+    holm,
+    interval,
+    losses_of,
+    ranks,
+    score_of,
+    two_sided,
+)
 from mfm.corpora import Corpus, get_corpus
 from mfm.errors import ConfigurationError, DataFormatError, nearest
 
@@ -73,8 +83,9 @@ class CorpusRuns:
 
     def best_first(self) -> list[str]:
         """Models, the best mean of the selecting metric first."""
-        sign = -1.0 if self.higher_is_better else 1.0
-        return sorted(self.runs, key=lambda model: sign * self.mean(model, self.monitor))
+        means = {model: self.mean(model, self.monitor) for model in self.runs}
+        losses = losses_of(means, higher_is_better=self.higher_is_better)
+        return sorted(losses, key=losses.__getitem__)
 
     def predictions(self) -> dict[str, list[Predicted]]:
         """Model -> predictions of its runs.
@@ -255,8 +266,11 @@ def compare_models(
     bound = None
     if best is not None:
         truth = next(iter(predictions.values()))[0]
-        if list(best.ids) != list(truth.ids):
-            raise DataFormatError(f"{runs.folder}: the bound of {runs.label} is of other samples; run the suite again")
+        if list(best.ids) != list(truth.ids) or not np.array_equal(best.target.ravel(), truth.target.ravel()):
+            raise DataFormatError(
+                f"{runs.folder}: the bound of {runs.label} is of other samples; remove predictions/{runs.label}/"
+                f"{BOUND}.npz and run the suite again"
+            )
         bound = score(truth._replace(prediction=best.prediction), np.arange(len(truth.ids)))
     if reference not in drawn:
         return Comparison(metric, intervals, bound=bound)

@@ -85,9 +85,8 @@ def _report(options: argparse.Namespace) -> int:
         if not options.check:
             _figures(study, figures)
     if options.readme:
-        path = Path(options.readme)
         table = markdown(summary_table(study))
-        put(path, with_table(path.read_text(encoding="utf-8"), table, options.readme), check=options.check)
+        put(Path(options.readme), with_table(_text(options.readme), table, options.readme), check=options.check)
     if options.document or options.readme:
         return 0
     output = Path(options.output or Path(options.folders[0]) / "report")
@@ -102,6 +101,15 @@ def _report(options: argparse.Namespace) -> int:
     _figures(study, output)
     sys.stdout.write(f"{text}\n{output}\n")
     return 0
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"--readme {path} cannot be read ({error}); name a text that has the markers"
+        ) from error
 
 
 def _refuse_unknown(study: Study, metrics: list[str]) -> None:

@@ -16,6 +16,7 @@ from mfm.benchmark.isolation import Task
 from mfm.benchmark.predictions import read_predicted
 from mfm.benchmark.records import read_records
 from mfm.cli import main
+from mfm.cli.benchmark import _Told
 from mfm.cli.benchmark_cell import train_and_test
 from mfm.data.synthetic import write_corpus
 
@@ -99,6 +100,18 @@ def test_mistakes_are_told_before_anything_runs(place, capsys, options, says):
     error = capsys.readouterr().err
     assert says in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_broken_configuration_is_told_before_anything_runs(place, capsys):
+    Path("lstm.yaml").write_text("model: [")
+    assert main(["benchmark", "run", "suite.yaml", "--output", "out", "--data", "."]) == 2
+    assert "config 'lstm.yaml': lstm.yaml is not readable YAML" in capsys.readouterr().err
+
+
+def test_a_lost_worker_is_told(capsys):
+    with _Told(1) as tell:
+        tell(1, 1, {"corpus": "mosi", "model": "mfm", "seed": 1, "status": "failed", "error": "its worker was lost: x"})
+    assert capsys.readouterr().out == "1/1 mosi/mfm/seed_1: FAILED: its worker was lost: x\n"
 
 
 def test_an_unknown_suite_names_the_nearest(place, capsys):

@@ -158,9 +158,9 @@ def suite_content(suite: Suite) -> dict[str, Any]:
 def _planned(suite: Suite, cells: list[Cell], options: argparse.Namespace, folder: Path, *, dry: bool) -> Plan:
     paths = _paths(suite, dict.fromkeys(cell.corpus for cell in cells), options, folder, dry)
     cells[:] = [cell for cell in cells if cell.corpus in paths]
-    commands = {}
+    commands, opened = {}, functools.cache(_opened)
     for cell in cells:
-        recipe = suite.recipe(cell, options.tuned, _opened)
+        recipe = suite.recipe(cell, options.tuned, opened)
         shown = suite.arguments(cell, suite.corpora[cell.corpus].path or "GENERATED", recipe, shown=True)
         commands[cell] = Command(
             arguments=suite.arguments(cell, paths[cell.corpus], recipe),
@@ -177,9 +177,9 @@ def _planned(suite: Suite, cells: list[Cell], options: argparse.Namespace, folde
     return plan(suite, cells, settings, commands)
 
 
-@functools.cache
 def _opened(name: str) -> Source:
     path = find_config(name)
+    read_yaml(path, f"config {name!r}")  # refused before anything runs
     return Source(name, path, Path(path).read_text(encoding="utf-8"))
 
 
@@ -259,4 +259,5 @@ class _Told:
             says = f"{record['epochs']} epochs, test {short} " + ("-" if value is None else f"{value:.4f}")
         else:
             says = f"FAILED: {record['error']}"
-        print(f"{number}/{total} {name} ({record['seconds']:.0f} s): {says}", flush=True)
+        seconds = f" ({record['seconds']:.0f} s)" if "seconds" in record else ""  # unknown of a worker that was lost
+        print(f"{number}/{total} {name}{seconds}: {says}", flush=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import platform
 import resource
 import shutil
@@ -121,7 +122,8 @@ def _selected_epoch(path: Path, monitor: str, best: float) -> dict[str, float]:
     with path.open(encoding="utf-8", newline="") as file:
         rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
     # checkpoints hold the best value in 32 bits
-    return min((row for row in rows if monitor in row), key=lambda row: abs(row[monitor] - best))
+    known = [row for row in rows if math.isfinite(row.get(monitor, math.nan))]
+    return min(known, key=lambda row: abs(row[monitor] - best))
 
 
 def _stage(values: dict[str, Any], stage: str) -> dict[str, float]:

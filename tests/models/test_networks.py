@@ -1,6 +1,7 @@
 """What every network that predicts promises, for all of `NETWORKS`; what is special to one is in files of their own."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from batches import make_batch, trimmed
 from mfm.errors import ConfigurationError
 from mfm.models import NETWORKS
 from mfm.models.backend import use_backend
+from mfm.models.networks import Network
 
 LATE = {"subnetwork": {"type": "lstm", "default": "mlp"}, "hidden": {"a.b": 3, "default": 4}}
 SMALL = {
@@ -229,3 +231,29 @@ def test_a_setting_of_an_unknown_modality_is_refused(name):
     hidden = {"tpye": 3, "default": 1}
     with pytest.raises(ConfigurationError, match=r"hidden.* names an unknown modality 'tpye': .*'type'"):
         NETWORKS.build({"name": name, "hidden": hidden}, feature_dims=DIMS, output_dim=1, aligned=True)
+
+
+class Unannotated(Network):
+    def __init__(self, feature_dims, output_dim, aligned, *, hidden=3):
+        super().__init__()
+
+
+class Listed(Unannotated):
+    def __init__(self, feature_dims, output_dim, aligned, *, hidden: Sequence[int] = (3,)):
+        super().__init__(feature_dims, output_dim, aligned)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("./my_net.py", r"unknown network './my_net\.py'"),
+        (".my_net", r"unknown network '\.my_net'"),
+        ("no_such_module.Net", "cannot be imported .*PYTHONPATH"),
+        ("math.pi", r"is no torch\.nn\.Module"),
+        (f"{__name__}.Unannotated", "setting 'hidden' .* annotate it with bool, int"),
+        (f"{__name__}.Listed", "setting 'hidden' .* annotate it with bool, int"),
+    ],
+)
+def test_a_network_of_your_own_that_cannot_be_built_is_one_sentence(name, says):
+    with pytest.raises(ConfigurationError, match=says):
+        NETWORKS.build({"name": name, "hidden": 4}, feature_dims=DIMS, output_dim=1, aligned=True)

@@ -97,6 +97,16 @@ def allows(hint: Any, value: Any) -> bool:
     return isinstance(value, _KINDS[hint][0]) and (hint is bool or not isinstance(value, bool))
 
 
+def _is_checkable(hint: Any) -> bool:
+    """Whether a type hint is made of the types above."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _is_checkable(arguments[0]) and all(isinstance(bound, Range) for bound in arguments[1:])
+    if origin in (Union, types.UnionType) or (isinstance(origin, type) and issubclass(origin, Mapping)):
+        return all(map(_is_checkable, arguments))
+    return origin is Literal or (origin is None and hint is not None and hint in _KINDS)
+
+
 def check_value(option: str, value: Any, hint: Any) -> None:
     """Refuse a value that a type hint does not allow.
 
@@ -145,14 +155,25 @@ class Registry(Generic[Part]):
         return sorted(self._parts)
 
     def settings(self, name: str) -> dict[str, Setting]:
-        """Settings of the part `name` in the order of its constructor."""
+        """Settings of the part `name` in the order of its constructor.
+
+        Raises:
+            ConfigurationError: Unknown name, or a setting whose values cannot be checked by its type hint.
+        """
         constructor = self._get(name).__init__
         hints = get_type_hints(constructor, include_extras=True)
-        return {
-            parameter.name: Setting(hints[parameter.name], parameter.default)
+        settings = {
+            parameter.name: Setting(hints.get(parameter.name), parameter.default)
             for parameter in inspect.signature(constructor).parameters.values()
             if parameter.kind is inspect.Parameter.KEYWORD_ONLY
         }
+        for key, setting in settings.items():
+            if not _is_checkable(setting.hint):
+                raise ConfigurationError(
+                    f"setting {key!r} of {self.kind} {name!r} has no type that values can be checked by: annotate it "
+                    "with bool, int, float, str, a Literal, a Mapping of these, or one of these or None"
+                )
+        return settings
 
     def build(self, spec: Spec, **context: Any) -> Part:
         """Build a part.
@@ -197,7 +218,7 @@ class Registry(Generic[Part]):
         return "\n".join(paragraphs)
 
     def _get(self, name: str) -> type[Part]:
-        if name not in self._parts and "." in name:
+        if name not in self._parts and "." in name and all(part.isidentifier() for part in name.split(".")):
             return self._import(name)
         if name not in self._parts:
             raise ConfigurationError(f"unknown {self.kind} {name!r}: {nearest(name, self._parts)}")

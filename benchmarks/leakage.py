@@ -77,6 +77,14 @@ def run_seed(data: Path, objective: str, seed: int, output: Path) -> dict[str, A
     return {"test": json.loads(tested.read_text()), **json.loads(probed.read_text())}
 
 
+def kept(runs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Runs without the places of their files."""
+    return [
+        {**one, "test": {name: value for name, value in one["test"].items() if name.startswith("test/")}}
+        for one in runs
+    ]
+
+
 def cells(runs: Sequence[Mapping[str, Any]], *path: str) -> str:
     """Mean and deviation over seeds of what lies at a path in each run's results."""
     values = []
@@ -144,7 +152,7 @@ def main() -> None:
             print(f"{name} seed {seed} ({time.perf_counter() - started:.0f} s)", flush=True)
     about = head(f"python benchmarks/leakage.py --data DATA --seeds {options.seeds}", options.seeds,
                  found["published"][0]["test"])  # fmt: skip
-    write_json(options.results / "leakage.json", {**about, "runs": found})
+    write_json(options.results / "leakage.json", {**about, "runs": {name: kept(runs) for name, runs in found.items()}})
     write_text(options.results / "leakage.md", markdown(found, about))
 
 

@@ -301,6 +301,19 @@ print(*(f"val/{name}" for name in metrics.compute()), corpus.monitor)
     assert monitor in names
 
 
+A_FILE_ON_SOME_MACHINE = re.compile(r"(?<![\w.}\]/:)-])/(?:[\w.-]+/)+[\w.-]+\.(?:csd|csv|db|h5|json|npz|pkl|yaml)\b")
+
+
+def test_results_name_no_paths_of_the_machine_that_made_them():
+    written = [path for part in ("benchmarks/results", "configs", "docs") for path in (ROOT / part).rglob("*")]
+    texts = [
+        path for path in written if path.suffix in {".json", ".jsonl", ".md", ".yaml"} and "runs" not in path.parts
+    ]
+    found = [(shown(path), hit) for path in texts for hit in A_FILE_ON_SOME_MACHINE.findall(path.read_text("utf-8"))]
+    assert not found
+    assert A_FILE_ON_SOME_MACHINE.search('"data": "/somewhere/data/mosi.pkl"')
+
+
 def test_make_help_names_every_target():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     phony = set(re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.MULTILINE)[0].split())

@@ -1,4 +1,4 @@
-"""Self-attention over padded sequences."""
+"""Attention over padded sequences: to themselves, and to others."""
 
 from __future__ import annotations
 
@@ -28,6 +28,27 @@ def sinusoids(steps: int, width: int, like: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)[:, :width].to(like.dtype)
 
 
+def feed_forward(width: int, dropout: float) -> nn.Sequential:
+    """The pre-norm MLP of a block, of hidden width 4 W."""
+    return nn.Sequential(
+        nn.LayerNorm(width),
+        nn.Linear(width, 4 * width),
+        nn.GELU(),
+        nn.Dropout(dropout),
+        nn.Linear(4 * width, width),
+    )
+
+
+def check_heads(width: int, heads: int) -> None:
+    """Refuse a width that the heads cannot share.
+
+    Raises:
+        ConfigurationError: It is no multiple of them.
+    """
+    if width % heads:
+        raise ConfigurationError(f"transformer width {width} is no multiple of its {heads} heads; change either")
+
+
 class SelfAttentionBlock(nn.Module):
     """Pre-norm transformer block: x + attention(norm(x)), then x + MLP(norm(x)).
 
@@ -39,20 +60,13 @@ class SelfAttentionBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
-        if width % heads:
-            raise ConfigurationError(f"transformer width {width} is no multiple of its {heads} heads; change either")
+        check_heads(width, heads)
         self.heads = heads
         self.dropout = dropout
         self.attention_norm = nn.LayerNorm(width)
         self.query_key_value = nn.Linear(width, 3 * width)
         self.attention_output = nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 4 * width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(4 * width, width),
-        )
+        self.mlp = feed_forward(width, dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Let every step attend to the steps that `mask` keeps.
@@ -117,20 +131,13 @@ class CrossAttentionBlock(nn.Module):
 
     def __init__(self, width: int, heads: int, dropout: float, attention_dropout: float) -> None:
         super().__init__()
-        if width % heads:
-            raise ConfigurationError(f"transformer width {width} is no multiple of its {heads} heads; change either")
+        check_heads(width, heads)
         self.heads, self.dropout, self.attention_dropout = heads, dropout, attention_dropout
         self.attention_norm = nn.LayerNorm(width)
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.attention_output = nn.Linear(width, width)
-        self.mlp = nn.Sequential(
-            nn.LayerNorm(width),
-            nn.Linear(width, 4 * width),
-            nn.GELU(),
-            nn.Dropout(dropout),
-            nn.Linear(4 * width, width),
-        )
+        self.mlp = feed_forward(width, dropout)
 
     def attend(self, x: Tensor, source: Tensor, mask: Tensor) -> Tensor:
         """softmax(Q K^T / sqrt(W / heads)) V, all heads, mapped linearly; arguments and result as of `forward`."""

@@ -26,7 +26,8 @@ class MultimodalTransformer(Network):
         Y^       = Linear(h + Linear(Dropout(ReLU(Linear h))))     h = [h_1; ...; h_M]
 
     Block is `mfm.models.attention.CrossAttentionBlock`. Modalities keep their own clocks: nothing is aligned or pooled.
-    Attention sees the whole source; the future mask of the authors' code, which the paper does not have, is left out.
+    Attention sees the whole source. Two things of the authors' code that the paper does not have are left out: future
+    masks, and scale and positions once more on the way into the self-attention.
     An absent source adds nothing to Z_s->m, and the h_m of an absent target is 0. The only modality of M = 1 has nobody
     to attend to: its E_m goes straight into the self-attention, of width d.
 

@@ -78,7 +78,7 @@ class DiagonalStateSpace(nn.Module):
 
 
 class StateSpaceBlock(nn.Module):
-    """Pre-norm residual block: x + GLU(Linear(Dropout(GELU(S4D(norm(x))))))).
+    """Pre-norm residual block: x + Dropout(GLU(Linear(Dropout(GELU(S4D(norm(x))))))).
 
     Args:
         width: Width W.

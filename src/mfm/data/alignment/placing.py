@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 
 from mfm.data.alignment.csd import Frames, Intervals
 from mfm.data.alignment.intervals import (
     Pairs,
-    Reduction,
     containing,
     holding_midpoints,
     nearest,
@@ -26,7 +25,6 @@ InvalidIntervals = Literal["drop", "refuse"]
 Wordless = Literal["drop", "keep", "refuse"]
 WordOrder = Literal["start", "file"]
 HowFrames = Literal["mean", "max", "last", "weighted", "all"]
-REDUCTIONS = get_args(Reduction)
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ class Placed:
 
     Attributes:
         steps: Its steps.
-        covered: (W,) words that share time with a used frame.
+        covered: (W,) words that share time with a used frame, or got the nearest one.
         filled: Words that got the nearest frame.
     """
 

@@ -28,7 +28,9 @@ import argparse
 import datetime
 import importlib
 import json
+import os
 import platform
+import shlex
 import statistics
 import sys
 import time
@@ -272,6 +274,26 @@ def regressions(rows: list[dict[str, object]], stored: list[dict[str, object]], 
     return found
 
 
+def machine(threads: int, device: str = "cpu") -> dict[str, object]:
+    """What was measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return {
+        "processor": next(named, platform.processor()),
+        "CPUs": os.cpu_count(),
+        "torch": torch.__version__,
+        "threads": threads,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+    }
+
+
+def shown_command(arguments: list[str]) -> str:
+    """A command line without the folders of the machine it ran on."""
+    own = [f"DATA/{Path(one).name}" if Path(one).is_file() else "DIR" if Path(one).is_dir() else one
+           for one in arguments[1:]]  # fmt: skip
+    return shlex.join(["python", f"benchmarks/{Path(arguments[0]).name}", *own])
+
+
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -294,15 +316,15 @@ def main() -> None:
         return
     rows = compare(options)
     if options.output:
-        processor = next((line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                          if line.startswith("model name")), platform.processor())  # fmt: skip
         record = {
             "date": datetime.date.today().isoformat(),
-            "command": " ".join(["python", *sys.argv]),
-            "machine": {"processor": processor, "torch": torch.__version__, "threads": options.threads,
-                        "device": torch.cuda.get_device_name() if options.device == "cuda" else "cpu"},
+            "command": shown_command(sys.argv),
+            "machine": machine(options.threads, options.device),
+            "lengths": "full" if options.lengths == "full" else Path(options.lengths).name,
+            "dtype": options.dtype,
+            "repeats": options.repeats,
             "rows": rows,
-        }  # fmt: skip
+        }
         options.output.write_text(json.dumps(record, indent=1) + "\n")
     if options.against:
         slower = regressions(rows, json.loads(options.against.read_text())["rows"], options.tolerance)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mfm.benchmark.running import threads_of
 from mfm.cli.tune_trials import TrialCLI, quieten_trials
 from mfm.errors import MFMError
 from mfm.tuning.objective import Objective, describe
@@ -147,7 +147,7 @@ def run_in_processes(runner: Runner, jobs: int, announce: Callable[[], None]) ->
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mfm.cli.tune_workers"])  # torch and Lightning are imported once for all workers
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    threads = threads_of(jobs)
     workers: dict[Connection, ForkServerProcess] = {}
     draws: dict[Connection, int] = {}
     lost = 0

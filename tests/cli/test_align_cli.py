@@ -67,6 +67,12 @@ def test_mistakes_are_one_sentence_and_leave_nothing(arguments, capsys, more, wo
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
 
 
+def test_frames_alone_need_no_words(arguments, capsys):
+    every_word = ["sp", *(f"w{number}" for number in range(13))]
+    assert main([*arguments, "--unaligned", "--wordless", "keep", "--pauses", *every_word]) == 0
+    assert "x: 0.0% of 0 steps have a frame" in capsys.readouterr().out
+
+
 def test_a_full_disk_leaves_nothing(arguments):
     before = sorted(Path().iterdir())
     limit = 8000  # bytes that the system lets a file have

@@ -312,8 +312,9 @@ def _print_summary(outcome: Outcome, store: Path, report: Path) -> None:
     console.print(table)
     steps, samples = sum(totals.steps.values()), sum(totals.samples.values())
     for name in totals.features:
+        share = totals.observed.get(name, 0) / max(steps, 1)  # frames that are kept need no words
         console.print(
-            f"{escape(name)}: {totals.observed.get(name, 0) / steps:.1%} of {steps:,} steps have a frame, absent in "
+            f"{escape(name)}: {share:.1%} of {steps:,} steps have a frame, absent in "
             f"{totals.absent.get(name, 0):,} of {samples:,} samples",
             highlight=False,
         )

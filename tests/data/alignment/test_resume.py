@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 
 import h5py
 import numpy as np
@@ -15,7 +17,8 @@ from csd_files import corpus_files
 from mfm.data.alignment.align import AlignmentOptions
 from mfm.data.alignment.corpus import align_corpus
 from mfm.data.alignment.sources import Sources
-from mfm.errors import ConfigurationError, DataFormatError
+from mfm.data.alignment.workers import VideoAligner
+from mfm.errors import ConfigurationError, DataFormatError, MFMError
 
 
 @pytest.fixture
@@ -132,6 +135,37 @@ def test_several_processes_write_the_same(sources, tmp_path):
         align(sources, "broken", workers=2)
     with pytest.raises(ConfigurationError, match="at least 1"):
         align(sources, "none", workers=0)
+    assert not hidden(tmp_path)
+
+
+def test_a_worker_that_is_killed_loses_nothing_that_is_finished(sources, tmp_path, monkeypatch):
+    class Pool:
+        """Finishes two videos; then the system kills it."""
+
+        def __init__(self, processes, context, start, arguments):
+            self.task, self.finished = arguments
+            self.left = 2
+
+        def submit(self, function, job):
+            future = Future()
+            if self.left:
+                with VideoAligner(self.task) as aligner:
+                    future.set_result(self.finished.save(job.video, aligner.align(job)))
+            else:
+                future.set_exception(BrokenProcessPool())
+            self.left -= self.left > 0
+            return future
+
+        def shutdown(self, cancel_futures):
+            assert cancel_futures
+
+    align(sources, "whole")
+    monkeypatch.setattr("mfm.data.alignment.workers.ProcessPoolExecutor", Pool)
+    with pytest.raises(MFMError, match=r"killed, .* go on with --resume and fewer --workers"):
+        align(sources, workers=2)
+    assert not (tmp_path / "o.h5").exists()
+    assert align(sources, resume=True).resumed == 2
+    assert content(tmp_path / "o.h5") == content(tmp_path / "whole.h5")
     assert not hidden(tmp_path)
 
 

@@ -16,7 +16,7 @@ from mfm.data.alignment.folds import read_folds, seeded_folds, unknown_videos
 from mfm.data.alignment.parts import FinishedVideos
 from mfm.data.alignment.report import Fate, ReportWriter, Tally, Totals, VideoReport
 from mfm.data.alignment.sources import Sources
-from mfm.data.alignment.workers import Job, Task, aligned_videos
+from mfm.data.alignment.workers import Job, Task, WorkerLostError, aligned_videos
 from mfm.data.store_content import split_order
 from mfm.data.store_stream import stream_store
 from mfm.errors import ConfigurationError, DataFormatError, nearest
@@ -85,8 +85,10 @@ def align_corpus(
         taken = finished.start(resume=resume, overwrite=overwrite)
         try:
             outcome = _write(corpus, finished, output, report, workers, record, progress, taken)
+        except WorkerLostError:
+            raise  # a kill or Ctrl-C leaves what is finished, for going on
         except Exception:
-            finished.discard()  # a kill or Ctrl-C leaves it, for going on
+            finished.discard()
             raise
         finished.discard()
     return outcome

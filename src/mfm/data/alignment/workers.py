@@ -19,6 +19,10 @@ from mfm.errors import MFMError
 _AHEAD = 4  # videos for each worker that are under way or wait to be written
 
 
+class WorkerLostError(MFMError):
+    """A process was killed from outside; what is finished stays finished."""
+
+
 class Job(NamedTuple):
     """A video to align."""
 
@@ -92,7 +96,8 @@ def aligned_videos(jobs: Sequence[Job], task: Task, finished: FinishedVideos, wo
         workers: Number of processes; 1 is this one.
 
     Raises:
-        MFMError: A worker was killed, or what `align_video` refuses.
+        WorkerLostError: A worker was killed.
+        MFMError: What `align_video` refuses.
     """
     if workers > 1:
         yield from _in_processes(jobs, task, finished, workers)
@@ -124,7 +129,9 @@ def _in_processes(jobs: Sequence[Job], task: Task, finished: FinishedVideos, wor
                 raise MFMError(f"the finished video {job.video!r} cannot be read back; check the disk and start again")
             yield aligned
     except BrokenProcessPool as error:
-        raise MFMError("a worker was killed, perhaps for want of memory; start again with fewer --workers") from error
+        raise WorkerLostError(
+            "a worker was killed, perhaps for want of memory; go on with --resume and fewer --workers"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
 

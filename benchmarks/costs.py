@@ -60,10 +60,11 @@ def figure(values: dict[str, Any], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     axes = [axis for axis in AXES if axis in values]
-    canvas, rows = pyplot.subplots(2, len(axes), figsize=(2.6 * len(axes), 5), squeeze=False, layout="constrained")
+    canvas, rows = pyplot.subplots(2, len(axes), figsize=(2.6 * len(axes), 5), squeeze=False, sharey="row",
+                                   layout="constrained")  # fmt: skip
     for column, axis in enumerate(axes):
         own = values[axis]
         spreads = [quartiles(times) for times in own["ms"].values()]
@@ -75,7 +76,10 @@ def figure(values: dict[str, Any], path: Path) -> None:
         for panel, kind in ((above, "time"), (below, "memory")):
             panel.set(xscale="log", yscale="log", title=f"exponent {own['exponents'][kind]:.2f}")
             panel.set_xticks(own["sizes"], [str(size) for size in own["sizes"]])
-            panel.minorticks_off()
+            panel.xaxis.set_minor_locator(ticker.NullLocator())
+            panel.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
+            panel.yaxis.set_minor_locator(ticker.NullLocator())
             panel.grid(alpha=0.3)
         below.set_xlabel(f"{axis}: {MEANING[axis]}", fontsize=8)
     rows[0][0].set_ylabel("ms a training step")

@@ -60,19 +60,11 @@ def align_video(
     word_fates = _word_fates(words, invalid, options)
     row_fit = fit_rows(words.intervals, words.texts, _placed(word_fates) & (word_fates != Fate.PAUSE))
     spoken = _words_of_segments(labels.intervals, segment_fates, words, word_fates, options)
-    for index in np.flatnonzero(segment_fates == Fate.USED).tolist():
-        if not len(spoken.of(index)) and options.wordless != "keep":
-            segment_fates[index] = Fate.NO_WORDS
-            if options.wordless == "refuse":
-                raise DataFormatError(
-                    f"segment {labels.numbers[index]} of video {video!r} has no word of the pivot; mend the files, or "
-                    "have such segments dropped and listed with --wordless drop"
-                )
+    _drop_wordless(video, labels, segment_fates, spoken, options)
     placed: dict[str, Placed] = {}
     tallies: dict[str, Tally] = {}
     nonfinite: dict[str, int] = {}
     offsets: dict[str, Offset] = {}
-    valid = segment_fates != Fate.INVALID_INTERVAL
     for name, frames in features.items():
         if frames is None or not len(frames):
             placed[name] = Placed(NoSteps(dims[name]), np.zeros(len(words), dtype=np.bool_))
@@ -80,22 +72,11 @@ def align_video(
             continue
         check_width(video, name, frames, dims[name])
         frames = Frames(shift_rows(frames.intervals, options.shift_rows.get(name, 0)), frames.values)
-        fates = _frame_fates(frames, invalid.of(name, frames.intervals))
-        offset = estimate_offset(
-            frames.intervals[_placed(fates)],
-            words.intervals[_placed(word_fates)],
-            words.intervals[word_fates == Fate.USED],
-            labels.intervals[valid],
-        )
+        track = Track(frames, _frame_fates(frames, invalid.of(name, frames.intervals)), words.intervals, word_fates)
+        placed[name], offset = _place(name, track, labels.intervals, segment_fates, options)
         offsets |= {} if offset is None else {name: offset}
-        track = Track(frames, fates, words.intervals, word_fates)
-        if options.unaligned:
-            rows = np.flatnonzero(segment_fates == Fate.USED)
-            placed[name] = place_in_segments(track, labels.intervals[rows], rows, options, name)
-        else:
-            placed[name] = place_on_words(track, labels.intervals[valid], options)
-        tallies[name] = Tally.of(fates)
-        nonfinite[name] = int((~frames.storable[fates == Fate.USED]).sum())
+        tallies[name] = Tally.of(track.fates)
+        nonfinite[name] = int((~frames.storable[track.fates == Fate.USED]).sum())
     samples, reports = _samples(video, words, labels, segment_fates, spoken, placed)
     _settle_words(word_fates, spoken, segment_fates)
     return samples, VideoReport(
@@ -153,6 +134,38 @@ def _words_of_segments(
     word_fates[pairs.inner] = Fate.TRUNCATED
     word_fates[pairs.inner[kept]] = Fate.USED
     return _Spoken(pairs, kept)
+
+
+def _drop_wordless(
+    video: str, labels: Frames, segment_fates: Fates, spoken: _Spoken, options: AlignmentOptions
+) -> None:
+    """Settle the fates of segments without words, or refuse them."""
+    if options.wordless == "keep":
+        return
+    for index in np.flatnonzero(segment_fates == Fate.USED).tolist():
+        if len(spoken.of(index)):
+            continue
+        segment_fates[index] = Fate.NO_WORDS
+        if options.wordless == "refuse":
+            raise DataFormatError(
+                f"segment {labels.numbers[index]} of video {video!r} has no word of the pivot; mend the files, or "
+                "have such segments dropped and listed with --wordless drop"
+            )
+
+
+def _place(
+    name: str, track: Track, segments: Intervals, segment_fates: Fates, options: AlignmentOptions
+) -> tuple[Placed, Offset | None]:
+    """Place the frames of a modality, and compare its clock with that of the words; settles the frames' fates."""
+    frames, fates, words, word_fates = track
+    valid = segments[segment_fates != Fate.INVALID_INTERVAL]
+    offset = estimate_offset(
+        frames.intervals[_placed(fates)], words[_placed(word_fates)], words[word_fates == Fate.USED], valid
+    )
+    if options.unaligned:
+        rows = np.flatnonzero(segment_fates == Fate.USED)
+        return place_in_segments(track, segments[rows], rows, options, name), offset
+    return place_on_words(track, valid, options), offset
 
 
 def _samples(

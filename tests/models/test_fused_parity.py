@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfm.errors import ConfigurationError
-from mfm.models import MFM
+from mfm.models import MFM, Factors
 from mfm.models.backend import use_backend
 from mfm.models.surrogate import surrogate_for
 
@@ -190,3 +190,68 @@ def test_a_checkpoint_fits_every_backend():
 def test_an_unknown_backend_is_refused():
     with pytest.raises(ConfigurationError, match=r"unknown backend 'fussed'.*fused"):
         MFM({"a": 2}, 1, backend="fussed")
+
+
+@st.composite
+def wanted(draw):
+    names = NAMES[: draw(st.integers(1, 5))]
+    samples = draw(st.integers(1, 4))
+    steps = {name: draw(st.sampled_from([1, 2, 5])) for name in names}
+    # beyond T too: such a sample has all T steps
+    own = {name: draw(st.lists(st.integers(0, steps[name] + 2), min_size=samples, max_size=samples)) for name in names}
+    return steps, own, samples
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(wanted(), st.sampled_from([torch.float64, torch.float32]))
+def test_decoders_stop_where_the_wanted_steps_end(case, dtype):
+    """Of the steps wanted, the reference's; zeros after them; and the gradients of a loss on the former alone."""
+    steps, lengths, samples = case
+    torch.manual_seed(samples)
+    names = sorted(steps)
+    model = MFM(dict.fromkeys(names, 3), 1, **SIZES).to(dtype)
+    lengths = {name: torch.tensor(own) for name, own in lengths.items()}
+    kept = {n: (torch.arange(steps[n]) < lengths[n][:, None])[..., None] for n in names}
+    weights = {name: torch.randn(samples, steps[name], 3, dtype=dtype) for name in names}
+    leaves = {"y": torch.rand(samples, SIZES["f_y"], dtype=dtype)}
+    leaves |= {name: torch.rand(samples, SIZES["f"], dtype=dtype) for name in names}
+    found = {}
+    for backend in ("reference", "fused"):
+        use_backend(model, backend)
+        own = {name: value.clone().requires_grad_() for name, value in leaves.items()}
+        factors = Factors(own["y"], {name: own[name] for name in names})
+        if backend == "fused":
+            decoded = model.decode(factors, steps, lengths=lengths)
+            assert all(not decoded[name].masked_select(~kept[name]).any() for name in names)
+        else:  # each decoder alone, all of its steps
+            every = {name: model.decoders[name](own["y"], own[name], steps[name]) for name in names}
+            decoded = {name: every[name] * kept[name] for name in names}
+        parameters = [*model.decoders.parameters(), *own.values()]
+        total = sum((decoded[name] * weights[name]).sum() for name in names)
+        found[backend] = [*decoded.values(), *torch.autograd.grad(total, parameters)]
+    for value, expected in zip(found["fused"], found["reference"], strict=True):
+        scale = max(1.0, float(expected.detach().abs().max()))
+        assert float((value - expected).detach().abs().max()) <= TOLERANCE[dtype] * scale
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
+def test_views_with_gaps_and_modalities_absent_by_their_flag_alone(count, dtype):
+    torch.manual_seed(count)
+    dims = {name: 2 + place for place, name in enumerate(NAMES[:count])}
+    model = MFM(dims, 1, **SIZES, fusion=MFN).to(dtype)
+    features, lengths, present = make_batch(dims, {name: [1, 4, 2] for name in dims}, dtype=dtype)
+    for place, name in enumerate(dims):
+        wide = torch.randn(6, 8, 2 * dims[name], dtype=dtype)
+        features[name] = wide[::2, ::2, 1::2]  # every stride is larger than a dense tensor's
+        present[name] = torch.arange(3) != place  # lengths still say that there are steps
+    found = {}
+    for backend in ("reference", "fused"):
+        use_backend(model, backend)
+        model.zero_grad()
+        output = flat(model(features, lengths, present))
+        sum(value.square().sum() for value in output.values()).backward()
+        found[backend] = [*output.values(), *(parameter.grad.clone() for parameter in model.parameters())]
+    for value, expected in zip(found["fused"], found["reference"], strict=True):
+        scale = max(1.0, float(expected.detach().abs().max()))
+        assert float((value - expected).detach().abs().max()) <= TOLERANCE[dtype] * scale

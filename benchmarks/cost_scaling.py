@@ -28,7 +28,7 @@ AXES = {
     "z": (16, 32, 64, 128, 256),
 }
 QUICK = {"N": (32, 64), "T": (10, 20), "D": (64, 128), "M": (1, 2), "z": (32, 64)}
-THEORY = {"N": "0 to 1", "T": "1", "D": "0 to 1", "M": "1 to 2", "z": "1 to 2"}
+THEORY = {"N": "0 to 1, of MMD 2", "T": "1", "D": "0 to 1", "M": "0 to 1", "z": "0 to 2"}
 MEANING = {
     "N": "samples of a batch",
     "T": "steps of a sequence",

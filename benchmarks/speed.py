@@ -290,7 +290,7 @@ def machine(threads: int, device: str = "cpu") -> dict[str, object]:
 def shown_command(arguments: list[str]) -> str:
     """A command line without the folders of the machine it ran on."""
     own = [
-        one if not one.startswith(("/", "..")) else "DIR" if Path(one).is_dir() else f"DATA/{Path(one).name}"
+        one if not one.startswith(("/", "..")) else f"DATA/{Path(one).name}" if Path(one).is_file() else "DIR"
         for one in arguments[1:]
     ]
     return shlex.join(["python", f"benchmarks/{Path(arguments[0]).name}", *own])

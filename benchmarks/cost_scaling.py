@@ -19,10 +19,10 @@ from mfm.losses.hsic import normalized_hsic
 from mfm.models import MFM
 from speed import measure, steps_of
 
-BASE = {"N": 64, "T": 50, "D": 64, "M": 3, "z": 64}
+BASE = {"N": 32, "T": 50, "D": 64, "M": 3, "z": 64}
 AXES = {
-    "N": (16, 32, 64, 128, 256),
-    "T": (12, 25, 50, 100, 200),
+    "N": (16, 32, 64, 128),
+    "T": (12, 25, 50, 100),
     "D": (16, 64, 256, 1024),
     "M": (1, 2, 4, 8),
     "z": (16, 32, 64, 128, 256),

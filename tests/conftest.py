@@ -31,14 +31,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def _process_left_as_found() -> Iterator[None]:
     """Undo what the command line sets for its own process, which a test that runs it in-process would hand on.
 
-    It flushes denormal numbers to zero for speed, and quietens Lightning's loggers.
+    It flushes denormal numbers to zero for speed, and quietens loggers, Lightning's and its own.
     """
     yield
     torch.set_flush_denormal(False)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.INFO)  # what importing Lightning sets
     logging.getLogger("mfm").handlers.clear()
-    logging.getLogger("mfm").setLevel(logging.NOTSET)
+    for name in logging.root.manager.loggerDict:
+        if name.partition(".")[0] == "mfm":
+            logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from mfm.data.synthetic import write_corpus
 
 FAST = ("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--data.max_lengths", "6")
 MODES = ("swap", "prior", "traverse", "interpolate")
+SOME_MODES = [pytest.param(mode, marks=[] if mode in ("swap", "traverse") else [pytest.mark.slow]) for mode in MODES]
 NAMES = ("audio", "text", "vision")
 
 
@@ -118,7 +119,7 @@ def test_nothing_lies_between_samples_that_share_no_modality(folder, tmp_path, c
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SOME_MODES)
 def test_an_unlabelled_file_is_read_by_the_model_alone(mode, folder, tmp_path, capsys):
     options = ["--count", "3", "--data.path", str(folder / "unlabelled.h5")]
     assert generate(folder, "plain", mode, tmp_path, *options) == 0
@@ -129,7 +130,7 @@ def test_an_unlabelled_file_is_read_by_the_model_alone(mode, folder, tmp_path, c
     assert found["intended"] == "what the head says of the code"
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", SOME_MODES)
 def test_a_model_that_reads_no_label_is_not_checked(mode, folder, tmp_path, capsys):
     status = generate(folder, "without", mode, tmp_path, "--count", "3")
     said = capsys.readouterr()

@@ -50,7 +50,9 @@ def test_they_differ_from_mosi_in_the_reference_alone():
             assert options.items() <= mosi["model"]["init_args"].items()
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if "authors" in name else []) for name in CONFIGS]
+)
 def test_scores_with_and_without_text(name, runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     best = checkpoint(runs, Path(name).stem)
@@ -77,6 +79,7 @@ def test_a_checkpoint_has_every_subset_as_it_was_best(runs, tmp_path, monkeypatc
     assert fitted["best/val/best_of_subsets"] == pytest.approx(sum(best.values()) / 7, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_comparisons_are_scored_as_they_would_be_alone(runs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     compared = [f"--compare={Path(name).stem}={checkpoint(runs, Path(name).stem)}" for name in CONFIGS]

@@ -47,6 +47,7 @@ def refused(capsys, tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_all_protocols_repeat_by_seed(runs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     best = checkpoint(runs, "joint")

@@ -73,6 +73,7 @@ def test_joint_and_posthoc_from_the_command_line(corpus_file, workplace, capsys)
     assert "--config RUN/config.yaml" in error
 
 
+@pytest.mark.slow
 def test_resumed_training_equals_uninterrupted_training(corpus_file, workplace):
     options = ("--model.surrogate", "joint", "--model.surrogate_dropout", "0.3", "--data.missing_rate", "0.2")
     fit(corpus_file, "whole", *options, "--trainer.max_epochs", "2")

@@ -23,6 +23,7 @@ from mfm.data.readers import read_corpus
 from mfm.data.synthetic import write_corpus
 
 CORPORA = ("mosi", "mosei", "sims", "iemocap", "pom", "mmmo", "youtube", "moud")
+KINDS = ("mosi", "iemocap", "pom", "youtube")  # one label, several binary ones, several ratings, classes
 FAST = ("--trainer.max_epochs", "2", "--trainer.accelerator", "cpu")
 
 
@@ -86,7 +87,9 @@ def metrics(path):
     return json.loads(Path(path).read_text())
 
 
-@pytest.mark.parametrize("name", CORPORA)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in KINDS else [pytest.mark.slow]) for name in CORPORA]
+)
 def test_every_corpus_from_file_to_predictions(name, workplace, capsys):
     path = workplace / name
     write_corpus(name, path, samples=(10, 5, 5), seed=1)
@@ -168,6 +171,7 @@ def test_missing_modality_is_never_read(corpus_file, workplace):
     assert without["test/mae"] != metrics(run / "metrics_test.json")["test/mae"]
 
 
+@pytest.mark.slow
 def test_other_evaluations_leave_the_plain_one_alone(corpus_file, workplace):
     run = fit(corpus_file)
     best, last = (str(run / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
@@ -329,6 +333,7 @@ def test_ctrl_c_ends_with_130_and_leaves_a_checkpoint(corpus_file, workplace):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     last = workplace / "run/checkpoints/last.ckpt"
     deadline = time.monotonic() + 120

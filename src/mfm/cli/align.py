@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+from mfm.cli.progress import progress_bar
+from mfm.data.alignment.placing import (
+    AlignmentOptions,
+    HowFrames,
+    InvalidIntervals,
+    Membership,
+    Wordless,
+    WordOrder,
+)
+from mfm.data.alignment.sources import Sources
 from mfm.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from mfm.data.alignment.corpus import Outcome
     from mfm.data.alignment.report import Tally
 
+_DEFAULTS = AlignmentOptions()
 _SHOWN = 100  # characters of a metadata entry
 
 DESCRIPTION = """\
@@ -43,18 +53,18 @@ VIDEO$_$K, K counted from 0 in the order of the label file.
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of `mfm data align`."""
-    from mfm.data.alignment.placing import (
-        AlignmentOptions,
-        HowFrames,
-        InvalidIntervals,
-        Membership,
-        Wordless,
-        WordOrder,
+    parser.add_argument(
+        "--config", metavar="F.yaml", help="these options as YAML, a file or a shipped recipe; flags win"
     )
+    _add_files(parser.add_argument_group("what is read and written"))
+    _add_splits(parser.add_argument_group("splits"))
+    _add_words(parser.add_argument_group("which words belong to a segment"))
+    _add_frames(parser.add_argument_group("how frames become steps"))
+    _add_running(parser.add_argument_group("running"))
 
-    d = AlignmentOptions()
-    add = parser.add_argument
-    add("--config", metavar="F.yaml", help="these options as YAML, a file or a shipped recipe; flags win")
+
+def _add_files(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--pivot", required=True, type=Path, metavar="F.csd", help="timestamped words; a word is a step")
     add(
         "--feature",
@@ -72,26 +82,41 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="label arrays of the store and their columns in the file, for example labels=0 emotions=1-6 (default: "
         "labels, with all)",
     )
-    add("--folds", type=Path, metavar="F.json", help="videos of train, valid and test; drawn by --seed without it")
+    add(
+        "--shift-rows",
+        nargs="+",
+        action="extend",
+        metavar="NAME=K",
+        help="content of row r belongs to the interval of row r + K, by modality or pivot: for published files whose "
+        "words are a row late, pivot=-1 and text=-1; the report says where that seems so",
+    )
+    add(
+        "--invalid-intervals",
+        choices=get_args(InvalidIntervals),
+        default=_DEFAULTS.invalid_intervals,
+        help="end before start, or not finite: drop and list (default), or refuse",
+    )
+    add("--require-all", action="store_true", help="leave out (and list) videos that a feature file lacks")
     add("--output", required=True, type=Path, metavar="X.h5", help="store to write")
     add("--report", type=Path, metavar="R.json", help="report to write (default: X.report.json beside the store)")
-    add("--overwrite", action="store_true", help="replace existing files, and discard what a stopped run finished")
-    add("--resume", action="store_true", help="go on with the videos that a killed run finished")
-    add("--workers", type=int, default=1, metavar="N", help="processes; the result is the same (default: 1)")
+
+
+def _add_splits(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--folds", type=Path, metavar="F.json", help="videos of train, valid and test; drawn by --seed without it")
     add(
-        "--reduce",
-        choices=get_args(HowFrames),
-        default=d.reduction,
-        help="frames of a word to one vector, per dimension over finite values: mean (default), max, last (of the "
-        "frame that starts last), weighted (mean by shared seconds); all: kept as they are, word by word",
-    )
-    add(
-        "--nearest-within",
+        "--fractions",
+        nargs=3,
         type=float,
-        metavar="S",
-        help="a word without a frame gets the nearest one, by midpoints, at most S seconds away (default: a zero "
-        "vector marked as unobserved)",
+        default=(0.7, 0.1, 0.2),
+        metavar=("TRAIN", "VALID", "TEST"),
+        help="shares of videos without --folds (default: 0.7 0.1 0.2)",
     )
+    add("--seed", type=int, default=0, help="of the draw without --folds (default: 0)")
+
+
+def _add_words(group: argparse._ArgumentGroup) -> None:
+    add, d = group.add_argument, _DEFAULTS
     add(
         "--membership",
         choices=get_args(Membership),
@@ -99,7 +124,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="a word belongs to a segment when its midpoint is in [start, end) (default), when they overlap, or when "
         "it is contained",
     )
-    add("--min-overlap", type=float, default=d.min_overlap, metavar="S", help="in seconds (default: 1e-5)")
     add(
         "--pauses",
         nargs="*",
@@ -115,34 +139,36 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=d.wordless,
         help="segments without words: drop and list (default), keep where they have frames, or refuse",
     )
+
+
+def _add_frames(group: argparse._ArgumentGroup) -> None:
+    add, d = group.add_argument, _DEFAULTS
+    add("--min-overlap", type=float, default=d.min_overlap, metavar="S", help="in seconds (default: 1e-5)")
     add(
-        "--invalid-intervals",
-        choices=get_args(InvalidIntervals),
-        default=d.invalid_intervals,
-        help="end before start, or not finite: drop and list (default), or refuse",
+        "--nearest-within",
+        type=float,
+        metavar="S",
+        help="a word without a frame gets the nearest one, by midpoints, at most S seconds away (default: a zero "
+        "vector marked as unobserved)",
     )
     add(
-        "--shift-rows",
-        nargs="+",
-        action="extend",
-        metavar="NAME=K",
-        help="content of row r belongs to the interval of row r + K, by modality or pivot: for published files whose "
-        "words are a row late, pivot=-1 and text=-1; the report says where that seems so",
+        "--reduce",
+        choices=get_args(HowFrames),
+        default=d.reduction,
+        help="frames of a word to one vector, per dimension over finite values: mean (default), max, last (of the "
+        "frame that starts last), weighted (mean by shared seconds); all: kept as they are, word by word",
     )
-    add("--require-all", action="store_true", help="leave out (and list) videos that a feature file lacks")
     add("--unaligned", action="store_true", help="keep each modality's own frames of a segment")
     for option, meaning in (("pool", "frames averaged to one step"), ("max-frames", "steps kept of a segment")):
         metavar = "NAME=N"
         add(f"--{option}", nargs="+", action="extend", metavar=metavar, help=f"unaligned: {meaning}, by modality")
-    add(
-        "--fractions",
-        nargs=3,
-        type=float,
-        default=(0.7, 0.1, 0.2),
-        metavar=("TRAIN", "VALID", "TEST"),
-        help="shares of videos without --folds (default: 0.7 0.1 0.2)",
-    )
-    add("--seed", type=int, default=0, help="of the draw without --folds (default: 0)")
+
+
+def _add_running(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--workers", type=int, default=1, metavar="N", help="processes; the result is the same (default: 1)")
+    add("--resume", action="store_true", help="go on with the videos that a killed run finished")
+    add("--overwrite", action="store_true", help="replace existing files, and discard what a stopped run finished")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -157,14 +183,34 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         MFMError: A mistake of the user's; the caller prints it.
     """
-    from mfm.data.alignment.align import AlignmentOptions
     from mfm.data.alignment.corpus import align_corpus
-    from mfm.data.alignment.sources import Sources
 
     if options.output.is_dir():
         raise ConfigurationError(f"--output {options.output} is a folder; give the store to write, for example mosi.h5")
     report = options.report or options.output.with_name(f"{options.output.stem}.report.json")
-    sources = Sources(
+    command = os.environ.get("MFM_COMMAND") or shlex.join(["mfm", *sys.argv[1:]])
+    try:
+        with progress_bar("aligning videos") as progress:
+            outcome = align_corpus(
+                _sources(options),
+                options.output,
+                report,
+                _alignment(options),
+                overwrite=options.overwrite,
+                resume=options.resume,
+                workers=options.workers,
+                record={"command": command},
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        sys.stderr.write("finished videos are kept: the same command with --resume goes on\n")
+        raise
+    _print_summary(outcome, options.output, report)
+    return 0
+
+
+def _sources(options: argparse.Namespace) -> Sources:
+    return Sources(
         options.pivot,
         _features(options.feature),
         options.labels,
@@ -173,7 +219,10 @@ def run(options: argparse.Namespace) -> int:
         options.seed,
         _columns(options.label_columns),
     )
-    alignment = AlignmentOptions(
+
+
+def _alignment(options: argparse.Namespace) -> AlignmentOptions:
+    return AlignmentOptions(
         reduction=options.reduce,
         membership=options.membership,
         min_overlap=options.min_overlap,
@@ -189,25 +238,6 @@ def run(options: argparse.Namespace) -> int:
         max_frames=_numbers("--max-frames", options.max_frames),
         shift_rows=_numbers("--shift-rows", options.shift_rows, negative=True),
     )
-    command = os.environ.get("MFM_COMMAND") or shlex.join(["mfm", *sys.argv[1:]])
-    try:
-        with _progress() as progress:
-            outcome = align_corpus(
-                sources,
-                options.output,
-                report,
-                alignment,
-                overwrite=options.overwrite,
-                resume=options.resume,
-                workers=options.workers,
-                record={"command": command},
-                progress=progress,
-            )
-    except KeyboardInterrupt:
-        sys.stderr.write("finished videos are kept: the same command with --resume goes on\n")
-        raise
-    _print_summary(outcome, options.output, report)
-    return 0
 
 
 def inspect_sequence(path: str, as_json: bool) -> int:
@@ -276,21 +306,6 @@ def _columns(given: Sequence[str] | None) -> dict[str, tuple[int, ...]] | None:
         if any(first > last for first, last in spans) or len(set(found[name])) < len(found[name]):
             raise ConfigurationError(f"--label-columns {item}: name each column once, the lower end of a range first")
     return found or None
-
-
-@contextlib.contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar of videos with the time left on standard error, or nothing where that is not a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("aligning videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("videos", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _print_summary(outcome: Outcome, store: Path, report: Path) -> None:

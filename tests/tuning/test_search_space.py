@@ -91,6 +91,7 @@ def test_mistakes_in_a_space(text, sentence):
         ("model.z.txt", "did you mean 'text'"),
         ("data.path", "says what is scored"),
         ("seed_everything", "says what is scored"),
+        ("trainer.limit_val_batches", "says what is scored"),
     ],
 )
 def test_options_that_the_configuration_does_not_have(option, sentence):

@@ -128,13 +128,16 @@ class Suite:
         """All cells; seeds go slowest, so that a suite that is stopped early has all models."""
         return [Cell(corpus, model, seed) for seed in self.seeds for corpus in self.corpora for model in self.models]
 
-    def recipe(self, cell: Cell, tuned: str | None, opened: Callable[[str], Source]) -> Recipe:
+    def recipe(
+        self, cell: Cell, tuned: str | None, opened: Callable[[str], Source], *, untuned: bool = False
+    ) -> Recipe:
         """What a cell is made of.
 
         Args:
             cell: The cell.
             tuned: Template of a tuned overlay for models that have none of their own.
             opened: Finds and reads the configuration of a name.
+            untuned: Leave out every overlay: what a search begins with.
         """
         corpus, model = self.corpora[cell.corpus], self.models[cell.model]
         here = model.on(cell.corpus)
@@ -143,7 +146,7 @@ class Suite:
         def source(template: str) -> Source:
             return opened(_filled(template, values, f"models.{cell.model}"))
 
-        overlay = here.tuned or tuned
+        overlay = None if untuned else here.tuned or tuned
         return Recipe(
             configs=tuple(source(name) for name in (*here.configs, *corpus.configs)),
             options={**corpus.options, **here.options},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -14,12 +13,10 @@ from typing import Any
 from mfm.benchmark.executors import Execute, dask, processes
 from mfm.benchmark.records import Record, exclusive
 from mfm.benchmark.running import Command, Plan, Settings, carry_out, chosen_cells, plan, threads_of
-from mfm.benchmark.suite import Cell, Source, Suite
-from mfm.benchmark.suite_file import expand_path, parse_suite
-from mfm.cli.benchmark_report import add_commands
-from mfm.cli.configs import find_config, shipped_configs
-from mfm.cli.option_file import read_yaml
-from mfm.errors import ConfigurationError, CorpusNotFoundError, nearest
+from mfm.benchmark.suite import Cell, Suite
+from mfm.cli import benchmark_report, benchmark_tune
+from mfm.cli.suites import corpus_paths, opened, read_suite
+from mfm.errors import ConfigurationError
 from mfm.files import write_json
 
 _DESCRIPTION = """\
@@ -71,7 +68,8 @@ def main(argv: Sequence[str]) -> int:
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
-    add_commands(commands)
+    benchmark_tune.add_command(commands)
+    benchmark_report.add_commands(commands)
     options = parser.parse_args(list(argv) or ["--help"])
     command: Callable[[argparse.Namespace], int] = options.command
     return command(options)
@@ -130,20 +128,6 @@ def _run(options: argparse.Namespace) -> int:
     return 1 if failures else 0
 
 
-def read_suite(name: str) -> Suite:
-    """Read a suite: a file, or a shipped one by its name."""
-    if Path(name).is_file():
-        path = name
-    else:
-        shipped = {one.stem: str(one) for key, one in shipped_configs().items() if key.startswith("suites/")}
-        if name.removesuffix(".yaml") not in shipped:
-            raise ConfigurationError(
-                f"SUITE: no file {name!r}, and no shipped suite of that name: {nearest(name, shipped)}"
-            )
-        path = shipped[name.removesuffix(".yaml")]
-    return parse_suite(read_yaml(path, "SUITE"), path)
-
-
 def suite_content(suite: Suite) -> dict[str, Any]:
     """What a report needs to know of a suite: titles in order, and the reference."""
     return {
@@ -156,11 +140,12 @@ def suite_content(suite: Suite) -> dict[str, Any]:
 
 
 def _planned(suite: Suite, cells: list[Cell], options: argparse.Namespace, folder: Path, *, dry: bool) -> Plan:
-    paths = _paths(suite, dict.fromkeys(cell.corpus for cell in cells), options, folder, dry)
+    labels = dict.fromkeys(cell.corpus for cell in cells)
+    paths = corpus_paths(suite, labels, options.data, folder, skip_missing=options.skip_missing, dry=dry)
     cells[:] = [cell for cell in cells if cell.corpus in paths]
-    commands, opened = {}, functools.cache(_opened)
+    commands, cached = {}, functools.cache(opened)
     for cell in cells:
-        recipe = suite.recipe(cell, options.tuned, opened)
+        recipe = suite.recipe(cell, options.tuned, cached)
         shown = suite.arguments(cell, suite.corpora[cell.corpus].path or "GENERATED", recipe, shown=True)
         commands[cell] = Command(
             arguments=suite.arguments(cell, paths[cell.corpus], recipe),
@@ -175,41 +160,6 @@ def _planned(suite: Suite, cells: list[Cell], options: argparse.Namespace, folde
         retry=options.retry,
     )
     return plan(suite, cells, settings, commands)
-
-
-def _opened(name: str) -> Source:
-    path = find_config(name)
-    read_yaml(path, f"config {name!r}")  # refused before anything runs
-    return Source(name, path, Path(path).read_text(encoding="utf-8"))
-
-
-def _paths(suite: Suite, labels: Any, options: argparse.Namespace, folder: Path, dry: bool) -> dict[str, str]:
-    """Corpus -> its file, generated ones being made."""
-    variables = {**os.environ, **({"MFM_DATA": options.data} if options.data else {})}
-    paths = {}
-    for label in labels:
-        entry = suite.corpora[label]
-        if entry.path is None:
-            paths[label] = str(folder / "data" / f"{label}.h5") if dry else _generated(entry, folder)
-            continue
-        path = Path(expand_path(entry.path, variables, f"corpora.{label}"))
-        if path.exists():
-            paths[label] = str(path.resolve())
-        elif options.skip_missing:
-            print(f"left out: {label}, for {path} does not exist", flush=True)
-        else:
-            raise CorpusNotFoundError(
-                f"corpora.{label}: {path} does not exist; give --data DIR, or leave it out with --skip-missing"
-            )
-    if not paths:
-        raise CorpusNotFoundError("none of the suite's corpora is there; give --data DIR")
-    return paths
-
-
-def _generated(entry: Any, folder: Path) -> str:
-    from mfm.benchmark.generated import generate
-
-    return str(Path(generate(entry, folder)).resolve())
 
 
 def _executor(options: argparse.Namespace) -> Execute:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import yaml
 
 from mfm.files import write_json, write_text
-from mfm.tuning.space import SearchSpace
+from mfm.tuning.space import SearchSpace, current_value, with_values
 from mfm.tuning.study import ERROR, OWN, RECORD
 
 if TYPE_CHECKING:
@@ -88,10 +89,29 @@ def write_trials(path: Path, rows: Sequence[Row], options: Sequence[str]) -> Non
 
 def write_best(path: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
     """Write a configuration that `mfm fit` runs, with where it came from in front."""
-    about = yaml.safe_dump(dict(summary), sort_keys=False, width=110, allow_unicode=True)
-    lines = [f"# {line}" for line in ("The best configuration of a study", "", *about.splitlines())]
-    comment = "\n".join(line.rstrip() for line in lines)
-    write_text(path, f"{comment}\n{yaml.safe_dump(dict(config), sort_keys=False)}")
+    _write_config(path, "The best configuration of a study", summary, config)
+
+
+def write_overlay(study: Path, path: Path) -> None:
+    """Write the best of a study as an overlay: the model whole, and of everything else only what was varied.
+
+    Data, budget and seed stay those of whatever the overlay is laid over.
+
+    Args:
+        study: Folder with its `best.yaml` and `report.json`.
+        path: The overlay.
+    """
+    best = yaml.safe_load((study / "best.yaml").read_text(encoding="utf-8"))
+    report = json.loads((study / "report.json").read_text(encoding="utf-8"))
+    varied = {option: current_value(best, option) for option in report["space"] if not option.startswith("model.")}
+    of_study = {key: value for key, value in report.items() if key not in ("command", "data", "space", "trials")}
+    about = {**of_study, "trials": dict(Counter(trial["state"] for trial in report["trials"]))}
+    _write_config(
+        path,
+        "The best of a study, to be laid over a configuration",
+        about,
+        with_values({"model": best["model"]}, varied),
+    )
 
 
 def write_report(folder: Path, summary: Mapping[str, Any], space: SearchSpace, rows: Sequence[Row], mode: str) -> None:
@@ -113,6 +133,12 @@ def ranked(rows: Sequence[Row], mode: str) -> list[Row]:
     """Complete trials, best first."""
     complete = [row for row in rows if row.state == "complete"]
     return sorted(complete, key=lambda row: row.value, reverse=mode == "max")
+
+
+def _write_config(path: Path, title: str, about: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    said = yaml.safe_dump(dict(about), sort_keys=False, width=110, allow_unicode=True)
+    comment = "\n".join(f"# {line}".rstrip() for line in (title, "", *said.splitlines()))
+    write_text(path, f"{comment}\n{yaml.safe_dump(dict(config), sort_keys=False)}")
 
 
 def _markdown(summary: Mapping[str, Any], space: SearchSpace, best: Sequence[Row], rows: Sequence[Row]) -> str:

@@ -41,9 +41,11 @@ _PARTS: dict[str, Registry[Any]] = {
 _FREE = ("optimizer", "schedule")  # mappings whose settings torch names
 # these say what is scored, and on what: the best of them would be the easiest task, not the best model
 _FIXED = frozenset(
-    f"data.{name}"
-    for name in ("path", "corpus", "missing", "limit", "labels", "target", "duplicate_ids", "predict_split", "seed")
-)
+    [f"data.{name}" for name in (
+        "path", "corpus", "missing", "limit", "labels", "target", "duplicate_ids", "predict_split", "seed",
+    )]
+    + [f"trainer.{name}" for name in ("limit_val_batches", "overfit_batches", "fast_dev_run")]
+)  # fmt: skip
 _EXPONENT = re.compile(r"[+-]?\d+\.?\d*[eE][+-]?\d+")  # a number that YAML 1.1 takes for text: 1e-4
 _ABSENT: Any = object()
 

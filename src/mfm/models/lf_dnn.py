@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mfm.models.networks import NETWORKS, Network, observed_lengths
 from mfm.models.registry import Rate, Size
@@ -53,11 +52,6 @@ class LateFusionDNN(Network):
         super().__init__()
         self.subnetworks = Subnetworks(feature_dims, subnetwork, hidden, vector, dropout)
         self.head = perceptron(sum(self.subnetworks.sizes.values()), fusion, output_dim, dropout_fusion)
-
-    @property
-    def output_bias(self) -> nn.Parameter:
-        """See `Network.output_bias`."""
-        return cast(nn.Parameter, self.head[-1].bias)
 
     def forward(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -50,11 +49,6 @@ class LateFusionLSTM(Network):
             nn.Dropout(dropout),
             nn.Linear(head, output_dim),
         )
-
-    @property
-    def output_bias(self) -> nn.Parameter:
-        """See `Network.output_bias`."""
-        return cast(nn.Parameter, self.head[-1].bias)
 
     def forward(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 from torch import Tensor, nn
 
@@ -20,11 +19,6 @@ class MemoryNetwork(Network):
         super().__init__()
         self.fusion = fusion  # ends with the head's first linear map
         self.head = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(fusion.to_code.out_features, output_dim))
-
-    @property
-    def output_bias(self) -> nn.Parameter:
-        """See `Network.output_bias`."""
-        return cast(nn.Parameter, self.head[-1].bias)
 
     def forward(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]

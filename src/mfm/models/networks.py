@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from mfm.models.registry import Registry
@@ -29,6 +29,8 @@ class Network(nn.Module, ABC):
     No output depends on a padded step or on an absent modality.
     """
 
+    head: nn.Sequential
+
     @abstractmethod
     def forward(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]
@@ -46,14 +48,12 @@ class Network(nn.Module, ABC):
         """
 
     @property
-    @abstractmethod
     def output_bias(self) -> nn.Parameter:
-        """(output_dim,): the last layer's bias, which starts at the training labels' median."""
+        """(output_dim,): the last layer's bias, which starts at the training labels' median.
 
-    @torch.no_grad()
-    def center_output(self, center: Tensor) -> None:
-        """Let the predictions start at `center` (output_dim,)."""
-        self.output_bias.copy_(center.to(self.output_bias))
+        That of the last layer of `head`; a network whose outputs do not come from there says which it is.
+        """
+        return cast(nn.Linear, self.head[-1]).bias
 
 
 NETWORKS: Registry[Network] = Registry("network")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from mfm.errors import ConfigurationError
@@ -76,11 +75,6 @@ class TensorFusionNetwork(Network):
                 "its setting 'vector', or use 'lmf', the same in low rank"
             )
         self.head = perceptron(products, fusion, output_dim, dropout_fusion)
-
-    @property
-    def output_bias(self) -> nn.Parameter:
-        """See `Network.output_bias`."""
-        return cast(nn.Parameter, self.head[-1].bias)
 
     def forward(
         self, features: Mapping[str, Tensor], lengths: Mapping[str, Tensor], present: Mapping[str, Tensor]

@@ -111,8 +111,16 @@ class AffectModule(LightningModule):
         """A run that goes on has its weights: nothing is initialised again."""
         self._resumed = True
 
+    @property
+    def output_bias(self) -> Tensor | None:
+        """Bias (K,) of the layer that makes the raw output; None for a model that reads no label."""
+        return None
+
+    @torch.no_grad()
     def center_output(self, center: Tensor) -> None:
         """Let predictions start at the training labels' median (K,): from 0, ratings in [1, 7] cost epochs to reach."""
+        if self.output_bias is not None:
+            self.output_bias.copy_(center)
 
     def on_fit_start(self) -> None:
         """Take over what the data module knows of the training split."""

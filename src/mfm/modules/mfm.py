@@ -206,12 +206,10 @@ class MFMModule(AffectModule):
         elif not self._resumed:
             load_parts(self, self.init_from, ("model", "normalizer"))
 
-    @torch.no_grad()
-    def center_output(self, center: Tensor) -> None:
-        """Let the head's bias start at the labels' median."""
-        if self.model.head is not None:
-            bias = cast(nn.Linear, self.model.head[-1]).bias
-            bias.copy_(center.to(bias))
+    @property
+    def output_bias(self) -> Tensor | None:
+        """The head's last bias."""
+        return None if self.model.head is None else cast(nn.Linear, self.model.head[-1]).bias
 
     def train(self, mode: bool = True) -> MFMModule:
         """As `nn.Module`, but a frozen model stays without dropout and noise: it is a target."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from mfm.data.batch import AffectBatch
@@ -73,10 +72,10 @@ class MISAModule(AffectModule):
             prediction_loss=prediction_loss,
         )
 
-    @torch.no_grad()
-    def center_output(self, center: Tensor) -> None:
-        """Let the head's last bias start at the labels' median."""
-        self.model.output_bias.copy_(center.to(self.model.output_bias))
+    @property
+    def output_bias(self) -> Tensor:
+        """The head's last bias."""
+        return self.model.output_bias
 
     def forward(self, batch: AffectBatch) -> MISAOutput:
         """Run the model on a batch in the file's units."""

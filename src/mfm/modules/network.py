@@ -38,9 +38,10 @@ class NetworkModule(AffectModule):
             aligned=self.aligned,
         )
 
-    def center_output(self, center: Tensor) -> None:
-        """Let the last layer's bias start at the labels' median."""
-        self.network.center_output(center)
+    @property
+    def output_bias(self) -> Tensor:
+        """As `Network.output_bias`."""
+        return self.network.output_bias
 
     def predict_label(self, batch: AffectBatch) -> Tensor:
         """Raw output (B, output_dim) for a batch in the file's units."""

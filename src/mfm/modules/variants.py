@@ -170,12 +170,10 @@ class AblationModule(AffectModule):
     def _labelled(self) -> bool:
         return self.model.head is not None and super()._labelled()
 
-    @torch.no_grad()
-    def center_output(self, center: Tensor) -> None:
-        """Let the head's bias start at the labels' median."""
-        if self.model.head is not None:
-            bias = cast(nn.Linear, self.model.head[-1]).bias
-            bias.copy_(center.to(bias))
+    @property
+    def output_bias(self) -> Tensor | None:
+        """The head's last bias."""
+        return None if self.model.head is None else cast(nn.Linear, self.model.head[-1]).bias
 
     def forward(self, batch: AffectBatch) -> tuple[AblationOutput, dict[str, Tensor]]:
         """Run the model on a batch in the file's units.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,17 +39,28 @@ SUITES = {
 }
 
 
-def run_seed(name: str, data: Path, seed: int, output: Path) -> dict[str, dict[str, float]]:
-    """Train and test one seed; returns stage -> metrics."""
+def run_seed(
+    name: str, data: Path, seed: int, output: Path, more: Sequence[str] = (), *, missing: bool = True
+) -> dict[str, dict[str, float]]:
+    """Train and test one seed; returns stage -> metrics.
+
+    Args:
+        name: Of the suite.
+        data: Folder with the published files.
+        seed: Of the run.
+        output: Where runs go.
+        more: Further options of `mfm fit`.
+        missing: Test with what the suite takes away, too.
+    """
     suite = SUITES[name]
     folder = output / name / f"seed_{seed}"
     options = ["--config", suite.config, "--config", str(HERE / "configs" / f"{name}.yaml")]
     options += ["--data.path", str(data / suite.path), "--seed_everything", str(seed)]
-    best = fit(folder, *options)
+    best = fit(folder, *options, *more)
     stages = {"fit": folder / "metrics_fit.json", "test": folder / "metrics_test.json"}
     if not stages["test"].is_file():
         run("test", "--ckpt_path", best, "--output", str(stages["test"]))
-    for modality in suite.missing:
+    for modality in suite.missing if missing else ():
         stages[f"test without {modality}"] = path = folder / f"metrics_test_without_{modality}.json"
         if not path.is_file():
             run("test", "--ckpt_path", best, "--data.missing", f"[{modality}]", "--output", str(path))

@@ -95,6 +95,49 @@ def test_sequences_longer_than_a_block(tmp_path: Path) -> None:
     assert verify_store(tmp_path / "x.h5").steps == {"train/m": 100_001}
 
 
+def test_values_are_compressed_where_it_is_worth_it(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 60, size=150)
+    values = {
+        "dense": [rng.normal(size=(n, 50)).astype(np.float32) for n in lengths],
+        "alike": [np.repeat(rng.normal(size=(1, 50)), n, axis=0) for n in lengths],
+        "small": [rng.normal(size=(n, 2)) for n in lengths],
+    }
+    sequences = {name: ArraySequences(some, file_steps=60) for name, some in values.items()}
+    split = SplitData(tuple(map(str, range(150))), sequences)
+    corpus = CorpusData("x", "mult", {"train": split}, True)
+    write_store(corpus, tmp_path / "x.h5")
+    with h5py.File(tmp_path / "x.h5", "r") as file:
+        stored = {name: part["values"] for name, part in file["splits/train/sequences"].items()}
+        packed = {name for name, one in stored.items() if one.compression == "lzf"}
+        assert packed == {"alike", "small"}
+        assert stored["alike"].id.get_storage_size() < stored["alike"].nbytes / 2
+    assert_same(corpus, read_store(tmp_path / "x.h5"))
+    assert verify_store(tmp_path / "x.h5").ok
+
+
+def test_reader_that_disagrees_with_itself_is_told(tmp_path: Path) -> None:
+    for count, dim in ((3, 4), (60, 100)):  # few values; many, of which some are tried first
+        sequences = ArraySequences(np.ones((count, 50, dim)))
+        sequences.lengths = sequences.lengths - 1
+        split = SplitData(tuple(map(str, range(count))), {"m": sequences})
+        with pytest.raises(DataFormatError, match=rf"sample 0 has shape \(50, {dim}\), expected \(49, {dim}\)"):
+            write_store(CorpusData("x", "mult", {"train": split}, True), tmp_path / "x.h5")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_fingerprint_of_the_source_may_come_late(tmp_path: Path) -> None:
+    write_store(make_corpus(), tmp_path / "a.h5", source_fingerprint=lambda: "abc")
+    assert store_provenance(tmp_path / "a.h5")["source_fingerprint"] == "abc"
+
+    def fails() -> str:
+        raise DataFormatError("cannot be read")
+
+    with pytest.raises(DataFormatError, match="cannot be read"):
+        write_store(make_corpus(), tmp_path / "b.h5", source_fingerprint=fails)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.h5"]
+
+
 def test_nan_and_infinities_survive(tmp_path: Path) -> None:
     values = np.array([[np.nan, np.inf], [-np.inf, 0.0]], dtype=np.float32)
     corpus = CorpusData("x", "mult", {"train": SplitData(("a",), {"m": ArraySequences([values])})}, True)

@@ -53,9 +53,9 @@ columns of the table:
   zero steps all-zero steps between real ones; they stay steps
 """
 _CONVERT = """\
-Write the real steps of every sample to an HDF5 store: ragged, compressed, with provenance and fingerprint.
-Training reads it lazily, so that a corpus larger than the memory can be trained on. The file appears under
-its name only when it is complete.
+Write the real steps of every sample to an HDF5 store: ragged, compressed where that saves 15 % or more, with
+provenance and fingerprint. Training reads it lazily, so that a corpus larger than the memory can be trained on.
+The file appears under its name only when it is complete.
 """
 _CONVERT_EXAMPLES = """\
 examples:
@@ -184,7 +184,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from mfm.data.readers import fingerprint, read_corpus
+    from mfm.data.readers import fingerprint_meanwhile, read_corpus
     from mfm.data.store import store_fingerprint, write_store
 
     source, target = Path(options.path), Path(options.output)
@@ -194,9 +194,7 @@ def _convert(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"{target} exists already; choose another name or add --overwrite")
     started = time.perf_counter()
     data = read_corpus(source, options.modalities)
-    with progress_bar("fingerprint") as progress:
-        origin = fingerprint(source, progress)
-    with progress_bar("converting") as progress:
+    with fingerprint_meanwhile(source) as origin, progress_bar("converting") as progress:
         write_store(data, target, progress=progress, overwrite=options.overwrite, source_fingerprint=origin)
     samples = ", ".join(f"{name} {len(split)}" for name, split in data.splits.items())
     seconds = time.perf_counter() - started

@@ -68,8 +68,11 @@ class PaddedRows:
     def row(self, index: int, start: int, stop: int) -> FloatArray:
         """Steps `start` to `stop` of one sample: (stop - start, D) float32, a copy."""
         row = self._rows[index][start:stop]
-        with np.errstate(over="ignore", invalid="ignore"):  # a float64 beyond float32's range becomes infinite
-            copy: FloatArray = row.astype(np.float32)
+        if row.dtype == np.float32:
+            copy: FloatArray = row.copy()
+        else:
+            with np.errstate(over="ignore", invalid="ignore"):  # a float64 beyond float32's range becomes infinite
+                copy = row.astype(np.float32)
         self._count(row.nbytes)
         return copy
 

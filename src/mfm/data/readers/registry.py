@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 import h5py
 
@@ -16,6 +19,7 @@ from mfm.data.unpickle import read_pickle
 from mfm.errors import ConfigurationError, CorpusNotFoundError, DataFormatError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
+_READ_BYTES = 8 * 1024 * 1024  # hashed at once: few turns at the interpreter for a thread beside another
 
 
 def read_corpus(path: str | Path, modalities: Sequence[str] | None = None) -> CorpusData:
@@ -89,13 +93,39 @@ def fingerprint(path: str | Path, progress: Callable[[int, int], None] | None = 
     return _sha256(path, progress)
 
 
+@contextmanager
+def fingerprint_meanwhile(path: str | Path) -> Iterator[Callable[[], str]]:
+    """Find the `fingerprint` in a thread while the block reads the same file; hashing leaves the interpreter free.
+
+    Args:
+        path: What `read_corpus` reads.
+
+    Yields:
+        Waits for the fingerprint and returns it, or raises what `fingerprint` raises. Nobody hashes any longer once
+        the block is left.
+    """
+    left = Event()
+
+    def go_on(done: int, total: int) -> None:
+        if left.is_set():
+            raise CancelledError
+
+    with ThreadPoolExecutor(1, "fingerprint") as pool:
+        found = pool.submit(fingerprint, path, go_on)
+        try:
+            yield found.result
+        finally:
+            left.set()
+
+
 def _sha256(path: Path, progress: Callable[[int, int], None] | None) -> str:
     digest = hashlib.sha256()
     total, done = path.stat().st_size, 0
-    with path.open("rb") as file:
-        while block := file.read(4 * 1024 * 1024):
-            digest.update(block)
-            done += len(block)
+    buffer = memoryview(bytearray(_READ_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while size := file.readinto(buffer):
+            digest.update(buffer[:size])
+            done += size
             if progress is not None:
                 progress(done, total)
     return digest.hexdigest()

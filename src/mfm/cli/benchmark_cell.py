@@ -32,7 +32,8 @@ def train_and_test(task: Task) -> dict[str, Any]:
         task: The cell.
 
     Returns:
-        What its record says of it.
+        What its record says of it. `seconds_fit` is all of `mfm fit` but the start of the process: reading the data
+        and its statistics, every epoch's training and validation, saving; `seconds_test` all of `mfm test`.
 
     Raises:
         MFMError: The options or the data are wrong, or no epoch ended within the budget.

@@ -40,13 +40,19 @@ class MissingDependencyError(MFMError):
     """An optional package is needed and not installed; the message has the pip line."""
 
 
+_CLOSE, _LISTED = 5, 40  # a sentence with a hundred names is not read
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Describe the known names for a message about an unknown one, nearest first.
+    """Describe the known names for a message about an unknown one: the nearest, and all where they are not too many.
 
     >>> nearest("txt", ["audio", "text"])
     "did you mean 'text'? Known: audio, text"
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name, names, n=_CLOSE, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Known: {', '.join(names) or 'none'}"
+    if len(names) <= _LISTED:
+        return f"{hint}Known: {', '.join(names) or 'none'}"
+    shown = close if len(close) > 1 else names[:_CLOSE]
+    return f"{hint}{len(names)} are known, among them: {', '.join(shown)}"

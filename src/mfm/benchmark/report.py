@@ -161,6 +161,7 @@ def corpus_section(report: Report, label: str, figures: str | None) -> list[str]
     """A corpus' part of a document."""
     runs = report.study.corpora[label]
     lines = [f"## {runs.title}", "", f"Corpus `{label}`, data {runs.fingerprint[:12]}.", ""]
+    lines += [runs.note, ""] if runs.note else []
     lines += [markdown(corpus_table(report, label))]
     for comparison in report.comparisons[label].values():
         if comparison.bound is not None:

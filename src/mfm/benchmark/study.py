@@ -39,6 +39,7 @@ class CorpusRuns:
     Attributes:
         label: The suite's name of it.
         title: What it is.
+        note: What the suite says about its results; empty for nothing.
         folder: Folder of its suite.
         runs: Model -> its finished runs, by seed.
         fingerprint: Of the data.
@@ -47,6 +48,7 @@ class CorpusRuns:
 
     label: str
     title: str
+    note: str
     folder: Path
     runs: Mapping[str, Sequence[Record]]
     fingerprint: str
@@ -175,7 +177,7 @@ def read_study(folders: Sequence[str | Path], reference: str | None = None) -> S
             if label in corpora:
                 raise DataFormatError(f"{corpora[label].folder} and {folder} both have a corpus {label!r}; name one")
             own = [record for record in last.values() if record["corpus"] == label and record["status"] == "ok"]
-            corpora[label] = _corpus_runs(label, about.get("corpora", {}).get(label, label), folder, own, about)
+            corpora[label] = _corpus_runs(label, folder, own, about)
         default = default or about.get("reference")
     models = {model for corpus in corpora.values() for model in corpus.runs}
     if not corpora:
@@ -196,9 +198,7 @@ def _about(folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
-def _corpus_runs(
-    label: str, title: str, folder: Path, records: Sequence[Record], about: Mapping[str, Any]
-) -> CorpusRuns:
+def _corpus_runs(label: str, folder: Path, records: Sequence[Record], about: Mapping[str, Any]) -> CorpusRuns:
     order = list(about.get("models", {}))
     runs: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda one: order.index(one["model"]) if one["model"] in order else len(order)):
@@ -209,7 +209,8 @@ def _corpus_runs(
         raise DataFormatError(f"{folder}: epochs on {label} were selected by different metrics ({named}); use one")
     return CorpusRuns(
         label,
-        title,
+        about.get("corpora", {}).get(label, label),
+        about.get("notes", {}).get(label, ""),
         folder,
         {model: sorted(several, key=lambda one: one["seed"]) for model, several in runs.items()},
         records[0]["data_fingerprint"],

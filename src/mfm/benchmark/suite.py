@@ -18,7 +18,7 @@ _EPOCHS = "trainer.max_epochs"
 
 @dataclass(frozen=True)
 class CorpusEntry:
-    """A corpus of a suite: a file, or how to generate one."""
+    """A corpus of a suite: a file, or how to generate one; `note` is what a reader of its results should know."""
 
     label: str
     title: str
@@ -28,6 +28,7 @@ class CorpusEntry:
     generate: Mapping[str, Any] | None = None
     configs: tuple[str, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
+    note: str | None = None
 
 
 @dataclass(frozen=True)

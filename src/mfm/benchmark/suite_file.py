@@ -11,6 +11,7 @@ The YAML of a suite::
         title: CMU-MOSI, utterances in context of ten
         config: my_overlay.yaml           # further configuration(s), after the model's
         options: {data.modalities: [audio, text]}
+        note: What a reader of its results should know.
     models:
       mfm: "{corpus}.yaml"                # short for {config: "{corpus}.yaml"}
       tfn:
@@ -37,7 +38,7 @@ from mfm.benchmark.suite import Budget, CorpusEntry, ModelEntry, Suite, Variatio
 from mfm.errors import ConfigurationError, nearest
 
 _SUITE = ("name", "title", "corpora", "models", "seeds", "budget", "overrides", "reference")
-_CORPUS = ("corpus", "base", "path", "generate", "title", "config", "options")
+_CORPUS = ("corpus", "base", "path", "generate", "title", "config", "options", "note")
 _VARIATION = ("config", "options", "tuned")
 _MODEL = (*_VARIATION, "title", "corpora")
 _BUDGET = ("max_epochs", "max_seconds")
@@ -122,6 +123,7 @@ def _corpus(label: str, value: Any, where: str) -> CorpusEntry:
         generate=generate,
         configs=_names(entry.get("config"), f"{where}.config"),
         options=_options(entry.get("options"), f"{where}.options"),
+        note=None if entry.get("note") is None else _text(entry["note"], f"{where}.note"),
     )
 
 

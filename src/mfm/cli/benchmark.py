@@ -129,11 +129,12 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def suite_content(suite: Suite) -> dict[str, Any]:
-    """What a report needs to know of a suite: titles in order, and the reference."""
+    """What a report needs to know of a suite: titles in order, notes, and the reference."""
     return {
         "name": suite.name,
         "title": suite.title,
         "corpora": {label: entry.title for label, entry in suite.corpora.items()},
+        "notes": {label: entry.note for label, entry in suite.corpora.items() if entry.note is not None},
         "models": {label: entry.title for label, entry in suite.models.items()},
         "reference": suite.reference,
     }

@@ -37,7 +37,8 @@ def find_config(name: str) -> str:
         if candidate in shipped:
             return str(shipped[candidate])
     raise ConfigurationError(
-        f"--config: no file {name!r} here, and no shipped one of that name: {nearest(name, shipped)}"
+        f"--config: no file {name!r} here, and no shipped one of that name: {nearest(name, shipped)}; mfm configs "
+        "lists them"
     )
 
 

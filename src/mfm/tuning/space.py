@@ -265,8 +265,8 @@ def _check_option(option: str, config: Mapping[str, Any], modalities: Sequence[s
 
 def _hint(option: str, options: set[str]) -> str:
     """The nearest option; all of its group only where nothing is near."""
-    hint, _, known = nearest(option, options).partition("Known:")
-    return hint.strip() or f"known:{known}"
+    hint, _, known = nearest(option, options).partition("? ")
+    return f"{hint}?" if known else hint
 
 
 def _keys(option: str) -> list[str]:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from mfm.analysis.contribution import constant_prediction
-from mfm.callbacks.run_config import RunConfig
 from mfm.cli.explain import quiet_known_warnings
 from mfm.cli.training import MFMCLI
 from mfm.data.batch import AffectBatch
@@ -19,7 +18,6 @@ from mfm.datamodules import AffectDataModule
 from mfm.errors import ConfigurationError, DataFormatError
 from mfm.modules.base import AffectModule
 
-_STRICT = {"exit_on_error": False, "allow_abbrev": False}
 _PASSED_ON = ("--data", "--config", "-c")
 
 
@@ -72,16 +70,8 @@ def load_run(checkpoint: str | None, overrides: list[str], *, split: str, comman
     sys.path.append(str(Path.cwd()))  # a corpus or a model in the user's own file, as for the training commands
     quiet: dict[str, Any] = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False}
     cli = _Loader(
-        AffectModule,
-        AffectDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        save_config_callback=RunConfig,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        parser_kwargs={**_STRICT, **{name: dict(_STRICT) for name in MFMCLI.subcommands()}},
+        ["predict", "--ckpt_path", checkpoint, "--split", split, *overrides],
         trainer_defaults={**quiet, "enable_model_summary": False, "use_distributed_sampler": False},
-        args=["predict", "--ckpt_path", checkpoint, "--split", split, *overrides],
     )
     _load_weights(cli.model, checkpoint)
     cli.datamodule.setup("predict")

@@ -34,7 +34,7 @@ from mfm.datamodules.base import PredictSplit
 from mfm.errors import ConfigurationError, DataFormatError, MissingDependencyError, nearest
 from mfm.modules.base import AffectModule
 
-STRICT = {"exit_on_error": False, "allow_abbrev": False}  # errors become our sentences; no guessing of options
+_STRICT = {"exit_on_error": False, "allow_abbrev": False}  # errors become our sentences; no guessing of options
 TRAINER_DEFAULTS = {
     "gradient_clip_val": 1.0,
     "num_sanity_val_steps": 0,
@@ -43,6 +43,12 @@ TRAINER_DEFAULTS = {
     "enable_model_summary": None,
 }
 EVALUATION = ("validate", "test", "predict")
+_OURS = {
+    "fit": ("train_dataloaders", "val_dataloaders"),
+    "validate": ("dataloaders", "verbose"),
+    "test": ("dataloaders", "verbose"),
+    "predict": ("dataloaders", "return_predictions"),
+}
 PORTABLE = ("seed_everything", "model", "data")  # a checkpoint's trainer settings belong to the machine it came from
 
 
@@ -52,16 +58,36 @@ class MFMCLI(LightningCLI):
     run_dir: Path | None = None
     collector: PredictionCollector
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The trainer's methods and the arguments that are ours to give."""
-        skip = {"model", "datamodule", "weights_only"}
-        return {
-            "fit": skip | {"train_dataloaders", "val_dataloaders"},
-            "validate": skip | {"dataloaders", "verbose"},
-            "test": skip | {"dataloaders", "verbose"},
-            "predict": skip | {"dataloaders", "return_predictions"},
-        }
+    def __init__(
+        self,
+        arguments: list[str],
+        record: type[RunConfig] | None = RunConfig,
+        trainer_defaults: dict[str, Any] = TRAINER_DEFAULTS,
+    ) -> None:
+        """Parse, build and run.
+
+        Args:
+            arguments: Those after `mfm`.
+            record: What keeps the configuration in the run's directory and checkpoints; None keeps none.
+            trainer_defaults: Defaults of `--trainer`.
+        """
+        self.asked = arguments[0]
+        super().__init__(
+            AffectModule,
+            AffectDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=record,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={**_STRICT, self.asked: {**_STRICT, "description": _TEACHING[self.asked]}},
+            trainer_defaults=trainer_defaults,
+            args=arguments,
+        )
+
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]  # Lightning's is the same for all objects
+        """The subcommand that was asked for, whose parser alone is built, and the arguments that are ours to give."""
+        return {self.asked: {"model", "datamodule", "weights_only", *_OURS[self.asked]}}
 
     # ---------------------------------------------------------------- arguments
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -338,18 +364,7 @@ def main(arguments: list[str], command: type[MFMCLI] = MFMCLI) -> int:
     # saturated gates leave numbers below 1e-38, which CPUs handle a hundred times more slowly than zeros
     torch.set_flush_denormal(True)
     try:
-        command(
-            AffectModule,
-            AffectDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=RunConfig,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            parser_kwargs={**STRICT, **{name: {**STRICT, "description": text} for name, text in _TEACHING.items()}},
-            trainer_defaults=TRAINER_DEFAULTS,
-            args=arguments,
-        )
+        command(arguments)
     except SystemExit as exit_:
         if isinstance(exit_.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into status 1
             raise KeyboardInterrupt from exit_

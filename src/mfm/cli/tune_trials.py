@@ -15,10 +15,8 @@ from lightning.pytorch import Trainer
 
 from mfm.callbacks.run_config import KEEP_NULL
 from mfm.cli.explain import quiet_known_warnings, translate_errors
-from mfm.cli.training import MFMCLI, STRICT, TRAINER_DEFAULTS
-from mfm.datamodules import AffectDataModule
+from mfm.cli.training import MFMCLI
 from mfm.errors import ConfigurationError
-from mfm.modules.base import AffectModule
 from mfm.tuning.curve import ValidationCurve
 from mfm.tuning.objective import Training
 
@@ -40,18 +38,7 @@ class TrialCLI(MFMCLI):
         torch.set_flush_denormal(True)  # as in mfm fit
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.append(here)  # a corpus or a model in the user's own file
-        super().__init__(
-            AffectModule,
-            AffectDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            seed_everything_default=0,
-            auto_configure_optimizers=False,
-            parser_kwargs={**STRICT, **{name: dict(STRICT) for name in MFMCLI.subcommands()}},
-            trainer_defaults=TRAINER_DEFAULTS,
-            args=["fit", *arguments],
-        )
+        super().__init__(["fit", *arguments], record=None)
 
     def instantiate_classes(self) -> None:
         """Nothing yet: each trial is built by `build`."""

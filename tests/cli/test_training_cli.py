@@ -1,13 +1,7 @@
-"""The training commands, as a user runs them: every shipped configuration, resuming, results, refusals."""
+"""The training commands, as a user runs them: every shipped configuration, options, results."""
 
 import csv
-import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import h5py
@@ -15,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from training_runs import fit, metrics
 
 from mfm.cli import main
 from mfm.cli.configs import shipped_configs
@@ -23,68 +18,9 @@ from mfm.data.readers import read_corpus
 from mfm.data.synthetic import write_corpus
 
 CORPORA = ("mosi", "mosei", "sims", "iemocap", "pom", "mmmo", "youtube", "moud")
+
+
 KINDS = ("mosi", "iemocap", "pom", "youtube")  # one label, several binary ones, several ratings, classes
-FAST = ("--trainer.max_epochs", "2", "--trainer.accelerator", "cpu")
-
-
-def run_mfm(*arguments, cwd, check=True, **environment):
-    """`mfm` in a process of its own."""
-    finished = subprocess.run(
-        [sys.executable, "-m", "mfm", *map(str, arguments)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **environment},
-        check=False,
-    )
-    if check:
-        assert finished.returncode == 0, finished.stderr[-3000:]
-    return finished
-
-
-def wandb_records(path):
-    """Records of an offline run: a LevelDB log (blocks of 32 KiB; parts of CRC, length, kind, bytes) of protobufs."""
-    from wandb.proto import wandb_internal_pb2
-
-    data, position, parts = path.read_bytes(), 7, b""
-    while position + 7 <= len(data):
-        left = 32768 - position % 32768
-        if left < 7:
-            position += left
-            continue
-        length, kind = int.from_bytes(data[position + 4 : position + 6], "little"), data[position + 6]
-        parts = (parts if kind in (3, 4) else b"") + data[position + 7 : position + 7 + length]
-        position += 7 + length
-        if kind in (1, 4):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(parts)
-            yield record
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture(scope="module")
-def corpus_file(tmp_path_factory):
-    """A small file with the structure of MMSA's MOSI."""
-    path = tmp_path_factory.mktemp("data") / "mosi.pkl"
-    write_corpus("mosi", path, samples=(24, 12, 13), seed=3)
-    return path
-
-
-def fit(path, *options, config="demo.yaml", run_dir="run"):
-    """Fit in this process; returns the run directory."""
-    assert main(["fit", "--config", config, "--data.path", str(path), "--run_dir", run_dir, *FAST, *options]) == 0
-    return Path(run_dir)
-
-
-def metrics(path):
-    """Read a metrics file."""
-    return json.loads(Path(path).read_text())
 
 
 @pytest.mark.parametrize(
@@ -139,8 +75,7 @@ def test_original_padding_and_later_flags_win(corpus_file, workplace):
     assert Path(recorded["data"]["init_args"]["path"]).is_absolute()
 
 
-def test_test_scores_equal_scores_computed_from_the_predictions(corpus_file, workplace):
-    run = fit(corpus_file)
+def test_test_scores_equal_scores_computed_from_the_predictions(run):
     best = str(run / "checkpoints/best.ckpt")
     assert main(["test", "--ckpt_path", best]) == 0
     assert main(["predict", "--ckpt_path", best, "--split", "test"]) == 0
@@ -154,14 +89,12 @@ def test_test_scores_equal_scores_computed_from_the_predictions(corpus_file, wor
     assert scores["data_fingerprint"]
 
 
-def test_validation_scores_of_the_best_checkpoint_are_those_of_training(corpus_file, workplace):
-    run = fit(corpus_file)
+def test_validation_scores_of_the_best_checkpoint_are_those_of_training(run):
     assert main(["validate", "--ckpt_path", str(run / "checkpoints/best.ckpt"), "--output", "v.json"]) == 0
     assert metrics("v.json")["val/mae"] == pytest.approx(metrics(run / "metrics_fit.json")["best/val/mae"], abs=1e-6)
 
 
-def test_missing_modality_is_never_read(corpus_file, workplace):
-    run = fit(corpus_file)
+def test_missing_modality_is_never_read(run):
     best = str(run / "checkpoints/best.ckpt")
     assert main(["test", "--ckpt_path", best, "--data.missing", "[text]"]) == 0
     assert "test/reconstruction/text" not in metrics(run / "metrics_test_without_text.json")
@@ -172,8 +105,7 @@ def test_missing_modality_is_never_read(corpus_file, workplace):
 
 
 @pytest.mark.slow
-def test_other_evaluations_leave_the_plain_one_alone(corpus_file, workplace):
-    run = fit(corpus_file)
+def test_other_evaluations_leave_the_plain_one_alone(corpus_file, run):
     best, last = (str(run / "checkpoints" / name) for name in ("best.ckpt", "last.ckpt"))
     assert main(["test", "--ckpt_path", best]) == 0
     plain = (run / "metrics_test.json").read_bytes()
@@ -186,19 +118,17 @@ def test_other_evaluations_leave_the_plain_one_alone(corpus_file, workplace):
     assert names == {f"metrics_test{end}.json" for end in ("", "_on_other", "_limit_4", "_last")}
 
 
-def test_store_and_pickle_give_the_same_scores(corpus_file, workplace):
+def test_store_and_pickle_give_the_same_scores(corpus_file, run):
     assert main(["data", "convert", str(corpus_file), "--output", "store.h5"]) == 0
-    run = fit(corpus_file)
     best = str(run / "checkpoints/best.ckpt")
     assert main(["test", "--ckpt_path", best, "--output", "a.json"]) == 0
     assert main(["test", "--ckpt_path", best, "--data.path", "store.h5", "--output", "b.json"]) == 0
     assert metrics("a.json")["test/mae"] == metrics("b.json")["test/mae"]
 
 
-def test_two_runs_with_one_seed_are_equal_and_seeds_differ(corpus_file, workplace):
-    first, second = fit(corpus_file, run_dir="a"), fit(corpus_file, run_dir="b")
-    third = fit(corpus_file, "--seed_everything", "2", run_dir="c")
-    scores = [metrics(run / "metrics_fit.json")["val/mae"] for run in (first, second, third)]
+def test_two_runs_with_one_seed_are_equal_and_seeds_differ(corpus_file, finished_run, workplace):
+    second, third = fit(corpus_file, run_dir="b"), fit(corpus_file, "--seed_everything", "2", run_dir="c")
+    scores = [metrics(run / "metrics_fit.json")["val/mae"] for run in (finished_run, second, third)]
     assert scores[0] == scores[1] != scores[2]
 
 
@@ -209,246 +139,30 @@ def test_generative_run_without_labels(corpus_file, workplace):
     assert Path("p.csv").read_text().splitlines()[0] == "id,split"  # nothing taught the head anything
 
 
-@pytest.mark.parametrize("modalities", ["[text]", "[audio]", "[audio, vision]"])
+@pytest.mark.parametrize("modalities", ["[text]", "[audio, vision]"])
 def test_any_subset_of_modalities(modalities, corpus_file, workplace):
     run = fit(corpus_file, "--data.modalities", modalities, "--trainer.max_epochs", "1", config="mosi.yaml")
     assert main(["test", "--ckpt_path", str(run / "checkpoints/best.ckpt")]) == 0
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        ["--model.encoder", "{name: transformer, layers: 1}", "--model.fusion", "transformer"],
-        ["--model.encoder", "gru", "--model.fusion", "concat_lstm", "--model.decoder", "mlp"],
-        ["--model.encoder", "mean", "--model.decoder", "teacher_forced", "--model.kernel", "imq"],
-        ["--model.mmd_on", "marginals", "--model.kernel", "original", "--model.unbiased", "true"],
-        [
-            "--model.optimizer",
-            "{name: adamw, betas: [0.8, 0.9]}",
-            "--model.schedule",
-            "cosine",
-            "--model.warmup_steps",
-            "3",
-        ],
-        [
-            "--model.schedule",
-            "{name: plateau, patience: 1}",
-            "--model.warmup_steps",
-            "0",
-            "--trainer.accumulate_grad_batches",
-            "2",
-        ],
-        ["--trainer.precision", "bf16-mixed", "--data.missing_rate", "0.3"],
-        [
-            "--data.bucketing",
-            "false",
-            "--data.normalize",
-            "none",
-            "--data.train_fraction",
-            "0.5",
-            "--data.batch_size",
-            "1",
-        ],
-    ],
-)
-def test_options_from_the_command_line(options, corpus_file, workplace):
-    run = fit(corpus_file, *options)
+# parts, objective, optimiser and data of other kinds than `demo.yaml` has, as many in one run as go together
+OPTIONS = {
+    "transformers, cosine": ["--model.encoder", "{name: transformer, layers: 1}", "--model.fusion", "transformer",
+                             "--model.optimizer", "{name: adamw, betas: [0.8, 0.9]}",
+                             "--model.schedule", "cosine", "--model.warmup_steps", "3"],
+    "recurrent, marginals": ["--model.encoder", "gru", "--model.fusion", "concat_lstm", "--model.decoder", "mlp",
+                             "--model.mmd_on", "marginals", "--model.kernel", "original", "--model.unbiased", "true"],
+    "means, plateau": ["--model.encoder", "mean", "--model.decoder", "teacher_forced", "--model.kernel", "imq",
+                       "--model.schedule", "{name: plateau, patience: 1}", "--model.warmup_steps", "0",
+                       "--trainer.accumulate_grad_batches", "2"],
+    "16 bits, missing": ["--trainer.precision", "bf16-mixed", "--data.missing_rate", "0.3"],
+    "one by one": ["--data.bucketing", "false", "--data.normalize", "none", "--data.train_fraction", "0.5",
+                   "--data.batch_size", "1"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_options_from_the_command_line(name, corpus_file, workplace):
+    run = fit(corpus_file, *OPTIONS[name])
     assert math.isfinite(metrics(run / "metrics_fit.json")["val/loss"])
     assert main(["test", "--ckpt_path", str(run / "checkpoints/last.ckpt")]) == 0
-
-
-def test_resuming_continues_in_place_and_refuses_another_model(corpus_file, workplace, capsys):
-    run = fit(corpus_file)
-    last = str(run / "checkpoints/last.ckpt")
-    assert main(["fit", "--ckpt_path", last, "--trainer.max_epochs", "3"]) == 0
-    assert metrics(run / "metrics_fit.json")["epochs"] == 3
-    epochs = [row["epoch"] for row in csv.DictReader((run / "metrics.csv").open())]
-    assert sorted({int(float(epoch)) for epoch in epochs}) == [0, 1, 2]
-    capsys.readouterr()
-    assert main(["fit", "--ckpt_path", last, "--model.lr", "0.5"]) == 2
-    assert "--model.lr" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_killed_and_resumed_equals_uninterrupted(corpus_file, workplace):
-    options = (
-        "--config",
-        "demo.yaml",
-        "--data.path",
-        corpus_file,
-        "--trainer.max_epochs",
-        "4",
-        "--model.dropout",
-        "0.5",
-    )
-    run_mfm("fit", *options, "--run_dir", "whole", cwd=workplace)
-    killed = subprocess.Popen(
-        [sys.executable, "-m", "mfm", "fit", *map(str, options), "--run_dir", "cut"],
-        cwd=workplace,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    last = workplace / "cut/checkpoints/last.ckpt"
-    deadline = time.monotonic() + 120
-    while not last.exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    run_mfm("fit", "--ckpt_path", last, cwd=workplace)
-    whole, cut = (metrics(workplace / name / "metrics_fit.json") for name in ("whole", "cut"))
-    compared = [key for key in whole if key.startswith(("val/", "train/", "best/", "epochs"))]
-    assert len(compared) > 8
-    assert {key: whole[key] for key in compared} == {key: cut[key] for key in compared}
-    weights = [
-        torch.load(workplace / n / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for n in ("whole", "cut")
-    ]
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-
-
-def test_a_run_killed_before_its_reports_gets_them(corpus_file, workplace):
-    run = fit(corpus_file)
-    before = metrics(run / "metrics_fit.json")
-    (run / "metrics_fit.json").unlink()
-    (run / "figures/.training_curves.png.abc.part").touch()
-    assert main(["fit", "--ckpt_path", str(run / "checkpoints/last.ckpt")]) == 0
-    after = metrics(run / "metrics_fit.json")
-    compared = [key for key in before if "/" in key or key == "epochs"]
-    assert {key: after[key] for key in compared} == {key: before[key] for key in compared}
-    assert not list(run.rglob(".*.part"))
-
-
-def test_the_last_epoch_is_kept_even_if_it_is_not_the_best(corpus_file, workplace):
-    run = fit(corpus_file, "--model.lr", "1e-12", "--trainer.max_epochs", "3")  # nothing improves after the first
-    epochs = {n: torch.load(run / f"checkpoints/{n}.ckpt", weights_only=True)["epoch"] for n in ("best", "last")}
-    assert epochs["best"] < epochs["last"] == 2
-
-
-def test_ctrl_c_ends_with_130_and_leaves_a_checkpoint(corpus_file, workplace):
-    process = subprocess.Popen(
-        [
-            *(sys.executable, "-m", "mfm", "fit", "--config", "demo.yaml", "--data.path", str(corpus_file)),
-            *("--run_dir", "run", "--trainer.max_epochs", "500", "--early_stopping.patience", "null"),
-        ],
-        cwd=workplace,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
-    )
-    last = workplace / "run/checkpoints/last.ckpt"
-    deadline = time.monotonic() + 120
-    while not last.exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 130
-    assert "Traceback" not in error
-    assert "state_dict" in torch.load(last, weights_only=True)
-
-
-@pytest.mark.slow
-def test_two_processes_score_like_one(corpus_file, workplace):
-    run = fit(corpus_file)
-    best = str(run / "checkpoints/best.ckpt")
-    assert main(["test", "--ckpt_path", best, "--output", "one.json"]) == 0
-    two = ("--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu")
-    run_mfm("test", "--ckpt_path", best, "--output", "two.json", *two, cwd=workplace)
-    one, both = metrics("one.json"), metrics("two.json")
-    # MMD is a property of a batch, and two processes cut the batches differently
-    scores = [key for key in one if key.startswith("test/") and key not in ("test/loss", "test/mmd")]
-    assert len(scores) == 13
-    assert both["samples"] == 13
-    for key in scores:
-        assert both[key] == pytest.approx(one[key], abs=1e-6), key
-
-
-@pytest.mark.slow
-def test_training_on_two_processes(corpus_file, workplace):
-    run_mfm(
-        *(
-            "fit",
-            "--config",
-            "demo.yaml",
-            "--config",
-            "ddp.yaml",
-            "--data.path",
-            corpus_file,
-            "--run_dir",
-            "run",
-            *FAST,
-        ),
-        cwd=workplace,
-    )
-    assert (workplace / "run/checkpoints/best.ckpt").is_file()
-    run_mfm("test", "--ckpt_path", "run/checkpoints/best.ckpt", "--trainer.devices", "1", cwd=workplace)
-
-
-@pytest.mark.slow
-def test_training_under_torchrun(corpus_file, workplace):
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        "-m",
-        "mfm",
-        "fit",
-    ]
-    command += [
-        "--config",
-        "demo.yaml",
-        "--config",
-        "ddp.yaml",
-        "--data.path",
-        str(corpus_file),
-        *FAST,
-    ]
-    finished = subprocess.run(command, cwd=workplace, capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr[-3000:]
-    (run,) = Path(workplace, "runs/mosi").iterdir()  # one, not one a process
-    assert (run / "checkpoints/best.ckpt").is_file()
-
-
-@pytest.mark.slow
-def test_wandb_offline_run_holds_config_metrics_and_figures(corpus_file, workplace):
-    pytest.importorskip("wandb")
-    fit(corpus_file, "--config", "wandb.yaml")
-    config, logged, tags, files = set(), set(), set(), set()
-    (log,) = workplace.glob("**/*.wandb")
-    for record in wandb_records(log):
-        tags |= set(record.run.tags)
-        updates = [*record.config.update, *record.run.config.update]
-        config |= {item.key or "/".join(item.nested_key) for item in updates}
-        logged |= {item.key or "/".join(item.nested_key) for item in record.history.item}
-        files |= {file.path for file in record.files.files}
-    assert "mosi" in tags
-    assert "MFMModule" in tags
-    assert any("model" in key for key in config)
-    text = " ".join(logged)
-    for name in (
-        "train/loss",
-        "train/prediction",
-        "train/mmd",
-        "val/mae",
-        "val/corr",
-        "lr-Adam",
-        "figures/training_curves",
-    ):
-        assert name in text, (name, sorted(logged))
-    assert any("validation_predictions" in path for path in files)
-
-
-@pytest.mark.slow
-def test_without_wandb_one_sentence_with_the_pip_line(corpus_file, workplace):
-    (workplace / "sitecustomize.py").write_text("import sys\nsys.modules['wandb'] = None\n")
-    finished = run_mfm(
-        *("fit", "--config", "demo.yaml", "--config", "wandb.yaml", "--data.path", corpus_file, *FAST),
-        cwd=workplace,
-        check=False,
-        PYTHONPATH=str(workplace),
-    )
-    assert finished.returncode == 1
-    assert "pip install" in finished.stderr
-    assert "Traceback" not in finished.stderr

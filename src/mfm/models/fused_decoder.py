@@ -22,12 +22,13 @@ from torch.nn import functional as F
 from mfm.models.backend import at_full_precision, differentiates_further, gradients_by_autograd
 from mfm.models.fused_lstm import (
     LSTMWeights,
+    add_bias_gradients,
+    add_weight_gradient,
+    add_weighted_sum,
     columns_of,
     run_back,
     run_steps,
     stepped,
-    weight_gradient,
-    weighted_sum,
     write_share,
 )
 from mfm.models.packing import Packing
@@ -71,58 +72,44 @@ class _FreeRunning(torch.autograd.Function):
                         write_share(x[:first], own.input, bias, gates[:, :first, units])
 
             summed = [own.input + own.hidden for own in weights]
-            gates, hidden, cells, tanh_cells = run_steps(
-                share, summed, packing.sizes, biases, keep=any(ctx.needs_input_grad)
-            )
-        ctx.packing = packing
-        ctx.save_for_backward(*tensors, gates, hidden, cells, tanh_cells)
+            gates, hidden, cells = run_steps(share, summed, packing.sizes, biases, keep=any(ctx.needs_input_grad))
+        ctx.packing, ctx.given = packing, len(tensors)
+        ctx.save_for_backward(*tensors, hidden, cells, *gates)
         return hidden
 
     @staticmethod
     def backward(ctx: Any, d_hidden: Tensor) -> Any:
-        *tensors, gates, hidden, cells, tanh_cells = ctx.saved_tensors
+        tensors, (hidden, cells, *gates) = ctx.saved_tensors[: ctx.given], ctx.saved_tensors[ctx.given :]
         packing, needed = ctx.packing, ctx.needs_input_grad[1:]
         if differentiates_further(d_hidden):
             return None, *gradients_by_autograd(partial(_by_autograd, packing), tensors, needed, [d_hidden])
         inputs, weights = _apart(tensors)
-        with at_full_precision(gates):
+        gradients = [x.new_zeros(x.shape) if need else None for x, need in zip(tensors, needed, strict=True)]
+        d_inputs, d_weights = _apart(gradients)
+        columns = columns_of([own.width for own in weights])
+        d_summed = [own.hidden.new_zeros(own.hidden.shape) for own in weights]
+
+        def collect(rows: slice, d_gates: Tensor, before: Tensor) -> None:  # (7)
+            first = slice(0, 0 if rows.start else packing.sizes[0])
+            for place, (x, own, d_x, d_own) in enumerate(zip(inputs, weights, d_inputs, d_weights, strict=True)):
+                d_own_gates = d_gates[:, :, columns[place]]
+                add_weight_gradient(d_summed[place], d_own_gates, before[:, columns[place]])
+                add_weight_gradient(d_own.input, d_own_gates[:, first], x[first])
+                add_weighted_sum(d_x, first, d_own_gates[:, first], own.input)
+                add_bias_gradients(d_own, d_own_gates)
+
+        with at_full_precision(hidden):
             summed = [own.input + own.hidden for own in weights]
             d_state = hidden.new_zeros(packing.batch, hidden.shape[1])
-            d_gates = run_back(gates, cells, tanh_cells, summed, packing.sizes, d_state, d_hidden)
-            return None, *_gradients(packing, inputs, weights, hidden, d_gates, needed)
+            run_back(gates, hidden, cells, summed, packing.sizes, d_state, collect, d_hidden)
+            for own, total in zip(d_weights, d_summed, strict=True):
+                for gradient in (own.input, own.hidden):
+                    if gradient is not None:
+                        gradient.add_(total)
+        return None, *gradients
 
 
-def _gradients(
-    packing: Packing,
-    inputs: Sequence[Tensor],
-    weights: Sequence[LSTMWeights],
-    hidden: Tensor,
-    d_gates: Tensor,
-    needed: Sequence[bool],
-) -> list[Tensor | None]:
-    """Equation (7), None where a gradient is not needed."""
-    d_inputs: list[Tensor | None] = []
-    d_weights: list[Tensor | None] = []
-    before = packing.previous(hidden)
-    first = d_gates.shape[1] - before.shape[0]
-    d_bias = d_gates.sum(dim=1)
-    columns = columns_of([own.width for own in weights])
-    for place, (x, own, units) in enumerate(zip(inputs, weights, columns, strict=True)):
-        needs_input, needs_hidden, *needs_bias = needed[len(inputs) + 4 * place :][:4]
-        own_gates = d_gates[:, :, units]
-        d_input = None
-        if needed[place]:  # a rank without steps was not read
-            d_input = F.pad(weighted_sum(own_gates[:, :first], own.input), (0, 0, 0, packing.batch - first))
-        d_inputs.append(d_input)
-        d_hidden = weight_gradient(own_gates[:, first:], before[:, units]) if needs_input or needs_hidden else None
-        d_first = weight_gradient(own_gates[:, :first], x[:first]) if needs_input else None
-        d_weights.append(None if d_first is None or d_hidden is None else d_first.add_(d_hidden))
-        d_weights.append(d_hidden if needs_hidden else None)
-        d_weights += [d_bias[:, units].flatten() if needs else None for needs in needs_bias]
-    return [*d_inputs, *d_weights]
-
-
-def _apart(tensors: Sequence[Tensor]) -> tuple[Sequence[Tensor], list[LSTMWeights]]:
+def _apart(tensors: Sequence[Any]) -> tuple[Sequence[Any], list[LSTMWeights]]:
     """First inputs, and weights: five tensors an LSTM."""
     count = len(tensors) // 5
     return tensors[:count], [LSTMWeights(*tensors[place : place + 4]) for place in range(count, len(tensors), 4)]

@@ -5,24 +5,26 @@ For one LSTM (the equations are those of `recurrence.lstm_update`), with a_t the
     a_t = x_t W_ih^T + b + h_{t-1} W_hh^T                                                                          (1)
     c_t = f_t c_{t-1} + i_t g_t        h_t = o_t tanh(c_t)                                                         (2)
 
-The input's share of (1) is one product for all steps. Backward, for a loss L, write dv for dL/dv. With dh_t and dc_t
+The input's share of (1) is one product for many steps. Backward, for a loss L, write dv for dL/dv. With dh_t and dc_t
 what reaches h_t and c_t from outside and from step t + 1, (2) gives
 
-    do = dh_t tanh(c_t)                   dc_t += dh_t o (1 - tanh(c_t)^2)                                         (3)
-    di = dc_t g     df = dc_t c_{t-1}     dg = dc_t i      dc_{t-1} = dc_t f                                       (4)
-    da = [di i (1 - i), df f (1 - f), dg (1 - g^2), do o (1 - o)]                                                  (5)
+    dc_t += dh_t P_t                      P_t = o (1 - tanh(c_t)^2)                                                (3)
+    da_t = [dc_t Q_i, dc_t Q_f, dc_t Q_g, dh_t Q_o]                dc_{t-1} = dc_t f                               (4)
+    Q_i = g i (1 - i)     Q_f = c_{t-1} f (1 - f)     Q_g = i (1 - g^2)     Q_o = tanh(c_t) o (1 - o)              (5)
 
 and (1)
 
     dh_{t-1} = da_t W_hh                                                                                           (6)
     dW_hh = sum_t da_t^T h_{t-1}     dW_ih = sum_t da_t^T x_t     db = sum_t da_t     dx_t = da_t W_ih             (7)
 
-Only (3) to (6) are in the loop; each sum of (7) is one product over all steps.
+Only the left of (3), (4) and (6) are in the loop: the factors P and Q need no gradient, and each sum of (7) is one
+product over many steps. "Many" is a chunk of about `CHUNK` rows, forward and backward: enough for efficient products,
+few enough for the cache, and a da that is used up with its chunk needs no memory of the size of all gates.
 
-The gates of all LSTMs of a group lie in one tensor (4, N, S), N rows as of `packing.Packing` and S the sum of the
-widths, so that element-wise work is one operation on contiguous memory for all of them; products are one batched
-operation (over the gates) for each LSTM. Because tanh(x) = 2 sigmoid(2x) - 1, and torch's sigmoid takes a sixth of the
-time of its tanh on a CPU, the share of g is computed doubled and all four gates go through one sigmoid.
+The gates of all LSTMs of a group lie in tensors (4, rows, S), one a chunk, rows as of `packing.Packing` and S the sum
+of the widths, so that element-wise work is one operation on contiguous memory for all of them; products are one a gate
+for each LSTM. Because tanh(x) = 2 sigmoid(2x) - 1, and torch's sigmoid takes a sixth of the time of its tanh on a CPU,
+the share of g is computed doubled and all four gates go through one sigmoid.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ G = 2
 """Place of g among the gates."""
 
 CHUNK = 1024
-"""Rows of which the input's share is computed at once."""
+"""Rows of a chunk: what is not in the loop over steps is computed for so many at once."""
 
 
 class LSTMWeights(NamedTuple):
@@ -97,60 +99,46 @@ class _LSTMs(torch.autograd.Function):
                 for own, bias, units, read in zip(weights, biases, columns, reads, strict=True):
                     write_share(inputs[read][rows], own.input, bias, gates[:, :, units])
 
-            gates, hidden, cells, tanh_cells = run_steps(
+            gates, hidden, cells = run_steps(
                 share, [own.hidden for own in weights], packing.sizes, keep=any(ctx.needs_input_grad)
             )
-        ctx.packing, ctx.reads = packing, reads
-        ctx.save_for_backward(*tensors, gates, hidden, cells, tanh_cells)
+        ctx.packing, ctx.reads, ctx.given = packing, reads, len(tensors)
+        ctx.save_for_backward(*tensors, hidden, cells, *gates)
         ctx.set_materialize_grads(False)
         return hidden, cells, packing.last_rows(hidden)
 
     @staticmethod
     def backward(ctx: Any, *d_states: Tensor | None) -> Any:
-        *tensors, gates, hidden, cells, tanh_cells = ctx.saved_tensors
+        tensors, (hidden, cells, *gates) = ctx.saved_tensors[: ctx.given], ctx.saved_tensors[ctx.given :]
         packing, reads, needed = ctx.packing, ctx.reads, ctx.needs_input_grad[2:]
         if differentiates_further(*d_states):
             again = partial(_by_autograd, packing, reads)
             return None, None, *gradients_by_autograd(again, tensors, needed, d_states)
         inputs, weights = _apart(tensors, len(reads))
         d_hidden, d_cells, d_last = d_states
-        with at_full_precision(gates):
+        gradients = [x.new_zeros(x.shape) if need else None for x, need in zip(tensors, needed, strict=True)]
+        d_inputs, d_weights = _apart(gradients, len(reads))
+        columns = columns_of([own.width for own in weights])
+
+        def collect(rows: slice, d_gates: Tensor, before: Tensor) -> None:  # (7)
+            for own, d_own, units, read in zip(weights, d_weights, columns, reads, strict=True):
+                d_own_gates = d_gates[:, :, units]
+                add_weighted_sum(d_inputs[read], rows, d_own_gates, own.input)
+                add_weight_gradient(d_own.input, d_own_gates, inputs[read][rows])
+                add_weight_gradient(d_own.hidden, d_own_gates, before[:, units])
+                add_bias_gradients(d_own, d_own_gates)
+
+        with at_full_precision(hidden):
             if d_last is None:
                 d_state = hidden.new_zeros(packing.batch, hidden.shape[1])
             else:
                 d_state, d_hidden = packing.into_last_rows(d_last, d_hidden)
             recurrent = [own.hidden for own in weights]
-            d_gates = run_back(gates, cells, tanh_cells, recurrent, packing.sizes, d_state, d_hidden, d_cells)
-            return None, None, *_gradients(packing, reads, inputs, weights, hidden, d_gates, needed)
+            run_back(gates, hidden, cells, recurrent, packing.sizes, d_state, collect, d_hidden, d_cells)
+        return None, None, *gradients
 
 
-def _gradients(
-    packing: Packing,
-    reads: tuple[int, ...],
-    inputs: Sequence[Tensor],
-    weights: Sequence[LSTMWeights],
-    hidden: Tensor,
-    d_gates: Tensor,
-    needed: Sequence[bool],
-) -> list[Tensor | None]:
-    """Equation (7), None where a gradient is not needed."""
-    d_inputs: list[Tensor | None] = [None] * len(inputs)
-    d_weights: list[Tensor | None] = []
-    before = packing.previous(hidden)
-    after = d_gates[:, d_gates.shape[1] - before.shape[0] :]  # the rows that have a step before them
-    d_bias = d_gates.sum(dim=1)
-    columns = columns_of([own.width for own in weights])
-    for place, (own, units, read) in enumerate(zip(weights, columns, reads, strict=True)):
-        needs_input, needs_hidden, *needs_bias = needed[len(inputs) + 4 * place :][:4]
-        if needed[read]:
-            d_inputs[read] = weighted_sum(d_gates[:, :, units], own.input, d_inputs[read])
-        d_weights.append(weight_gradient(d_gates[:, :, units], inputs[read]) if needs_input else None)
-        d_weights.append(weight_gradient(after[:, :, units], before[:, units]) if needs_hidden else None)
-        d_weights += [d_bias[:, units].flatten() if needs else None for needs in needs_bias]
-    return [*d_inputs, *d_weights]
-
-
-def _apart(tensors: Sequence[Tensor], count: int) -> tuple[Sequence[Tensor], list[LSTMWeights]]:
+def _apart(tensors: Sequence[Any], count: int) -> tuple[Sequence[Any], list[LSTMWeights]]:
     """Inputs, and the weights of `count` LSTMs."""
     first = len(tensors) - 4 * count
     return tensors[:first], [LSTMWeights(*tensors[place : place + 4]) for place in range(first, len(tensors), 4)]
@@ -209,6 +197,26 @@ def write_share(x: Tensor, weight: Tensor, bias: Tensor, gates: Tensor) -> None:
         torch.addmm(own_bias.expand_as(share), x, own.t(), beta=scale, alpha=scale, out=share)
 
 
+class Chunk(NamedTuple):
+    """Consecutive steps, `first` to before `stop`, and their rows, `start` to before `end`."""
+
+    first: int
+    stop: int
+    start: int
+    end: int
+
+
+def chunks_of(sizes: Sequence[int]) -> list[Chunk]:
+    """Chunks of at least `CHUNK` rows, the last one perhaps of fewer."""
+    chunks, first, start, end = [], 0, 0, 0
+    for step, size in enumerate(sizes):
+        end += size
+        if end - start >= CHUNK or step + 1 == len(sizes):
+            chunks.append(Chunk(first, step + 1, start, end))
+            first, start = step + 1, end
+    return chunks
+
+
 def run_steps(
     share: Callable[[slice, Tensor], None],
     recurrent: Sequence[Tensor],
@@ -216,11 +224,8 @@ def run_steps(
     bias: Sequence[Tensor] | None = None,
     *,
     keep: bool = True,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[list[Tensor], Tensor, Tensor]:
     """Equations (1) and (2) from zero states.
-
-    The input's share is computed for `CHUNK` rows at a time: enough for one efficient product, and still in the cache
-    when their steps come.
 
     Args:
         share: Writes the input's share of rows, that of g doubled, into (4, rows, S).
@@ -230,31 +235,28 @@ def run_steps(
         keep: Whether there will be a backward.
 
     Returns:
-        i, f, g and o of every step (4, N, S), and h, c and tanh(c), each (N, S); unless `keep`, gates and tanh(c) hold
-        what was last written only.
+        i, f, g and o of each chunk, (4, rows, S), none unless `keep`; every h and every c, both (N, S).
     """
-    columns = columns_of([weight.shape[1] for weight in recurrent])
-    chunks = _chunks(sizes)
-    rows = [sum(sizes[first:stop]) for first, stop in chunks]
+    columns, chunks = columns_of([weight.shape[1] for weight in recurrent]), chunks_of(sizes)
     hidden, cells = (recurrent[0].new_empty(sum(sizes), columns[-1].stop) for _ in range(2))
-    gates = hidden.new_empty(4, sum(sizes) if keep else max(rows, default=0), hidden.shape[1])
-    tanh_cells = torch.empty_like(hidden if keep else hidden[: max(sizes, default=0)])
-    one = gates.new_ones(())  # a Python number costs more to hand over than to subtract
+    scratch = hidden.new_empty(max(sizes, default=0), hidden.shape[1])
+    one = hidden.new_ones(())  # a Python number costs more to hand over than to subtract
     weights = [_transposed(weight) for weight in recurrent]
     biases = None if bias is None else [_doubled(own.reshape(4, 1, -1).clone()) for own in bias]
     states = hidden.expand(4, -1, -1)
     own_states = [states[:, :, units].split_with_sizes(list(sizes), dim=1) for units in columns]
     values = list(zip(hidden.split_with_sizes(list(sizes)), cells.split_with_sizes(list(sizes)), strict=True))
-    start = 0
-    for (first, stop), count in zip(chunks, rows, strict=True):
-        here = list(sizes[first:stop])
-        part = gates[:, start : start + count] if keep else gates[:, :count]
-        share(slice(start, start + count), part)
-        own_gates = [part[:, :, units].split_with_sizes(here, dim=1) for units in columns]
-        tanhs = tanh_cells[start : start + count].split_with_sizes(here) if keep else [tanh_cells[:n] for n in here]
-        gate_steps = zip(*(x.split_with_sizes(here, dim=-2) for x in (part, *part)), tanhs, strict=True)
-        for place, (all_gates, i, f, g, o, tanh_c) in enumerate(gate_steps):
-            step, size = first + place, here[place]
+    kept: list[Tensor] = []
+    for chunk in chunks:
+        if keep or not kept:
+            rows = chunk.end - chunk.start if keep else max(other.end - other.start for other in chunks)
+            kept.append(hidden.new_empty(4, rows, hidden.shape[1]))
+        here, gates = list(sizes[chunk.first : chunk.stop]), kept[-1][:, : chunk.end - chunk.start]
+        share(slice(chunk.start, chunk.end), gates)
+        own_gates = [gates[:, :, units].split_with_sizes(here, dim=1) for units in columns]
+        steps = zip(*(x.split_with_sizes(here, dim=-2) for x in (gates, *gates)), strict=True)
+        for place, (all_gates, i, f, g, o) in enumerate(steps):
+            step, size = chunk.first + place, here[place]
             h, c = values[step]
             if step:
                 whole = size == sizes[step - 1]
@@ -267,108 +269,117 @@ def run_steps(
             torch.mul(i, g, out=c)  # (2)
             if step:
                 c.addcmul_(f, values[step - 1][1][:size])
-            torch.add(c, c, out=tanh_c).sigmoid_()
-            _turn_into_tanh(tanh_c, one)
-            torch.mul(o, tanh_c, out=h)
-        start += count
-    return gates, hidden, cells, tanh_cells
-
-
-def _chunks(sizes: Sequence[int]) -> list[tuple[int, int]]:
-    """Ranges of consecutive steps of at least `CHUNK` rows together, the last one perhaps of fewer."""
-    chunks, first, rows = [], 0, 0
-    for step, size in enumerate(sizes):
-        rows += size
-        if rows >= CHUNK or step + 1 == len(sizes):
-            chunks.append((first, step + 1))
-            first, rows = step + 1, 0
-    return chunks
+            torch.mul(o, _tanh(c, one, scratch[:size]), out=h)
+    return kept if keep else [], hidden, cells
 
 
 def run_back(
-    gates: Tensor,
+    gates: Sequence[Tensor],
+    hidden: Tensor,
     cells: Tensor,
-    tanh_cells: Tensor,
     recurrent: Sequence[Tensor],
     sizes: Sequence[int],
     d_state: Tensor,
+    collect: Callable[[slice, Tensor, Tensor], None],
     d_hidden: Tensor | None = None,
     d_cells: Tensor | None = None,
-) -> Tensor:
+) -> None:
     """Equations (3) to (6), from the last step to the first.
 
     Args:
-        gates: (4, N, S) i, f, g, o.
+        gates: i, f, g, o of each chunk, (4, rows, S).
+        hidden: (N, S).
         cells: (N, S).
-        tanh_cells: (N, S).
         recurrent: As in `run_steps`.
         sizes: As in `run_steps`.
         d_state: (B, S), what reaches each rank's last h from outside. A row waits until that step is reached; from
             then on it holds dh, and is overwritten.
+        collect: Takes, chunk after chunk from the last to the first, which rows it has, their da (4, rows, S), which is
+            overwritten afterwards, and h_{t-1} for those rows that are not of step 0.
         d_hidden: (N, S), what reaches every h from outside.
         d_cells: (N, S), what reaches every c from outside.
-
-    Returns:
-        da, (4, N, S).
     """
-    d_gates = torch.empty_like(gates)
-    if not sizes:
-        return d_gates
-    columns = columns_of([weight.shape[1] for weight in recurrent])
-    weights = [weight.reshape(4, weight.shape[1], -1) for weight in recurrent]
-    own_gates = [d_gates[:, :, units].split_with_sizes(sizes, dim=1) for units in columns]
-    parts = gates.new_empty(4, *d_state.shape)
-    own_parts = [parts[:, :, units] for units in columns]
-    d_cell, scratch = torch.zeros_like(d_state), torch.empty_like(d_state)
-    steps = list(zip(*(x.split_with_sizes(sizes, dim=-2) for x in (*gates, cells, tanh_cells, gates[:G])), strict=True))
-    d_steps = list(zip(*(x.split_with_sizes(sizes, dim=-2) for x in (*d_gates, d_gates[:G])), strict=True))
-    from_outside = [None if x is None else x.split_with_sizes(sizes) for x in (d_hidden, d_cells)]
-    for step in reversed(range(len(sizes))):
-        i, f, g, o, _, tanh_c, i_and_f = steps[step]
-        d_i, d_f, d_g, d_o, d_i_and_f = d_steps[step]
-        size = sizes[step]
-        d_h, d_c, part = d_state[:size], d_cell[:size], scratch[:size]
-        if from_outside[0] is not None:
-            d_h.add_(from_outside[0][step])
-        if from_outside[1] is not None:
-            d_c.add_(from_outside[1][step])
-        torch.mul(d_h, tanh_c, out=d_o)  # (3)
-        d_c.add_(_tanh_backward(torch.mul(d_h, o, out=part), tanh_c, grad_input=part))
-        torch.mul(d_c, g, out=d_i)  # (4)
-        torch.mul(d_c, i, out=d_g)
-        if step:
-            torch.mul(d_c, steps[step - 1][4][:size], out=d_f)
-            d_c.mul_(f)
-        else:
-            d_f.zero_()
-        _sigmoid_backward(d_i_and_f, i_and_f, grad_input=d_i_and_f)  # (5)
-        _sigmoid_backward(d_o, o, grad_input=d_o)
-        _tanh_backward(d_g, g, grad_input=d_g)
-        if step:
-            for d_own, weight, own_part in zip(own_gates, weights, own_parts, strict=True):
-                torch.bmm(d_own[step], weight, out=own_part[:, :size])  # (6)
-            torch.sum(parts[:, :size], dim=0, out=d_h)
-    return d_gates
+    columns, chunks = columns_of([weight.shape[1] for weight in recurrent]), chunks_of(sizes)
+    weights = [weight.split(weight.shape[1]) for weight in recurrent]
+    d_cell = torch.zeros_like(d_state)
+    d_states = [d_state[:, units] for units in columns]
+    one = hidden.new_ones(())
+    scratch = hidden.new_empty(6, max((chunk.end - chunk.start for chunk in chunks), default=0), hidden.shape[1])
+    outside = [None if x is None else x.split_with_sizes(list(sizes)) for x in (d_hidden, d_cells)]
+    for chunk, own_gates in zip(reversed(chunks), reversed(gates), strict=True):
+        here, rows = list(sizes[chunk.first : chunk.stop]), slice(chunk.start, chunk.end)
+        d_gates, (p, tanh_c) = (part[:, : chunk.end - chunk.start] for part in (scratch[:4], scratch[4:]))
+        _write_factors(own_gates, rows_before(cells, sizes, chunk), _tanh(cells[rows], one, out=tanh_c), d_gates, p)
+        views = (own_gates[1], p, d_gates[:3], d_gates[3])
+        steps = list(zip(*(x.split_with_sizes(here, dim=-2) for x in views), strict=True))
+        own_d_gates = [[d_gate[:, units].split_with_sizes(here) for d_gate in d_gates] for units in columns]
+        for place in reversed(range(len(here))):
+            step, size = chunk.first + place, here[place]
+            f, p_t, d_ifg, d_o = steps[place]
+            d_h, d_c = d_state[:size], d_cell[:size]
+            if outside[0] is not None:
+                d_h.add_(outside[0][step])
+            if outside[1] is not None:
+                d_c.add_(outside[1][step])
+            d_c.addcmul_(d_h, p_t)  # (3)
+            d_ifg.mul_(d_c)  # (4)
+            d_o.mul_(d_h)
+            if step:
+                d_c.mul_(f)
+                for d_own, d_parts, weight in zip(d_states, own_d_gates, weights, strict=True):
+                    own = torch.mm(d_parts[0][place], weight[0], out=d_own[:size])  # (6)
+                    for d_part, part in zip(d_parts[1:], weight[1:], strict=True):
+                        own.addmm_(d_part[place], part)
+        collect(rows, d_gates, rows_before(hidden, sizes, chunk))
+
+
+def _write_factors(gates: Tensor, c_before: Tensor, tanh_c: Tensor, q: Tensor, p: Tensor) -> None:
+    """P (rows, S) and Q (4, rows, S) of (3) and (5), with c_{t-1} of those rows that are not of step 0."""
+    (i, f, g, o), (q_i, q_f, q_g, q_o) = gates, q
+    first = len(f) - len(c_before)
+    _tanh_backward(o, tanh_c, grad_input=p)
+    _sigmoid_backward(g, i, grad_input=q_i)
+    _sigmoid_backward(c_before, f[first:], grad_input=q_f[first:])
+    q_f[:first].zero_()
+    _tanh_backward(i, g, grad_input=q_g)
+    _sigmoid_backward(tanh_c, o, grad_input=q_o)
 
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
 
-def weight_gradient(d_gates: Tensor, read: Tensor) -> Tensor:
-    """sum_t da_t^T x_t of (7): (4, N, H) and (N, D) to (4H, D)."""
-    gradient = d_gates.new_empty(4 * d_gates.shape[2], read.shape[1])
-    for own, d_gate in zip(gradient.view(4, d_gates.shape[2], -1), d_gates, strict=True):
-        torch.mm(d_gate.t(), read, out=own)
-    return gradient
+def rows_before(packed: Tensor, sizes: Sequence[int], chunk: Chunk) -> Tensor:
+    """What (N, S) holds one step before each row of a chunk that is not of step 0."""
+    first = max(chunk.first, 1)
+    now, then = sizes[first : chunk.stop], sizes[first - 1 : chunk.stop - 1]
+    start = chunk.start - (sizes[first - 1] if chunk.first else 0)
+    before = packed[start : start + sum(then)]
+    if now == then:
+        return before
+    return torch.cat([step[:size] for step, size in zip(before.split_with_sizes(list(then)), now, strict=True)])
 
 
-def weighted_sum(d_gates: Tensor, weight: Tensor, so_far: Tensor | None = None) -> Tensor:
-    """The product da W of (7), added to `so_far`: (4, N, H) and (4H, D) to (N, D)."""
-    total = d_gates.new_zeros(d_gates.shape[1], weight.shape[1]) if so_far is None else so_far
-    for d_gate, own in zip(d_gates, weight.reshape(4, d_gates.shape[2], -1), strict=True):
-        total.addmm_(d_gate, own)
-    return total
+def add_weight_gradient(gradient: Tensor | None, d_gates: Tensor, read: Tensor) -> None:
+    """Add to (4H, D), if it is wanted, sum_t da_t^T x_t of (7) from (4, rows, H) and the last of these rows' (., D)."""
+    if gradient is not None:
+        first = d_gates.shape[1] - len(read)
+        for own, d_gate in zip(gradient.view(4, -1, gradient.shape[1]), d_gates, strict=True):
+            own.addmm_(d_gate[first:].t(), read)
+
+
+def add_weighted_sum(total: Tensor | None, rows: slice, d_gates: Tensor, weight: Tensor) -> None:
+    """Add to rows of (N, D), if it is wanted, the product da W of (7) from (4, rows, H) and (4H, D)."""
+    if total is not None:
+        for d_gate, own in zip(d_gates, weight.reshape(4, d_gates.shape[2], -1), strict=True):
+            total[rows].addmm_(d_gate, own)
+
+
+def add_bias_gradients(gradients: LSTMWeights, d_gates: Tensor) -> None:
+    """Add to both biases' (4H,), where they are wanted, sum_t da_t of (7) from (4, rows, H)."""
+    for gradient in (gradients.input_bias, gradients.hidden_bias):
+        if gradient is not None:
+            gradient.view(4, -1).add_(d_gates.sum(dim=1))
 
 
 def _transposed(recurrent: Tensor) -> Tensor:
@@ -383,6 +394,12 @@ def _doubled(gates: Tensor) -> Tensor:
     return gates
 
 
-def _turn_into_tanh(x: Tensor, one: Tensor) -> None:
+def _tanh(x: Tensor, one: Tensor, out: Tensor) -> Tensor:
+    """Write tanh(x)."""
+    torch.add(x, x, out=out).sigmoid_()
+    return _turn_into_tanh(out, one)
+
+
+def _turn_into_tanh(x: Tensor, one: Tensor) -> Tensor:
     """From sigmoid(2x) to tanh(x), in place."""
-    x.add_(x).sub_(one)
+    return x.add_(x).sub_(one)

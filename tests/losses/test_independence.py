@@ -73,17 +73,23 @@ def test_off_changes_nothing_and_draws_nothing_more():
     torch.testing.assert_close(on.total, plain.total + 2.0 * extra)
 
 
-def plain_nocco(x, y, regularization=0.01):
-    """By the definition, with inverses in numpy."""
-    n = len(x)
+def levelled(gram, regularization=0.01):
+    """G (G + n e I)^-1."""
+    n = len(gram)
+    return gram @ np.linalg.inv(gram + n * regularization * np.eye(n))
+
+
+def operator(a):
+    """R of samples, with their RBF kernel."""
+    n = len(a)
     centre = np.eye(n) - 1.0 / n
+    squared = ((a[:, None] - a[None]) ** 2).sum(-1)
+    median = np.sort(np.sqrt(squared[~np.eye(n, dtype=bool)]))[(n * (n - 1) - 1) // 2]
+    return levelled(centre @ np.exp(-squared / (2 * median**2)) @ centre)
 
-    def operator(a):
-        squared = ((a[:, None] - a[None]) ** 2).sum(-1)
-        median = np.sort(np.sqrt(squared[~np.eye(n, dtype=bool)]))[(n * (n - 1) - 1) // 2]
-        gram = centre @ np.exp(-squared / (2 * median**2)) @ centre
-        return gram @ np.linalg.inv(gram + n * regularization * np.eye(n))
 
+def plain_nocco(x, y):
+    """By the definition, with inverses in numpy."""
     r, q = operator(x), operator(y)
     return np.trace(r @ q) / (np.linalg.norm(r) * np.linalg.norm(q))
 
@@ -96,6 +102,24 @@ def test_nocco_of_present_rows_for_codes_and_for_the_prediction():
         code = given["z"][name][rows].double().numpy()
         expected = sum(plain_nocco(given[other][rows].double().numpy(), code) for other in ("z_y", "prediction"))
         assert float(parts[f"independence/{name}"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_nocco_of_classes_knows_their_probabilities_alone():
+    """With the linear kernel of the probabilities; what logits have in common says nothing."""
+    given = arguments() | {"prediction": 3.0 * torch.randn(24, 4, generator=torch.Generator().manual_seed(8))}
+    given |= {"target": torch.zeros(24, dtype=torch.int64), "target_mask": torch.ones(24, dtype=torch.bool)}
+    objective = MFMObjective("multiclass", independence=1.0)
+    _, parts = objective(**given)
+    _, shifted = objective(**given | {"prediction": given["prediction"] + torch.arange(24.0)[:, None]})
+    for name in DIMS:
+        rows = given["present"][name]
+        z_y, code = (part[rows].double().numpy() for part in (given["z_y"], given["z"][name]))
+        probabilities = given["prediction"][rows].double().softmax(dim=1).numpy()
+        centred = probabilities - probabilities.mean(axis=0)
+        r, q = levelled(centred @ centred.T), operator(code)
+        expected = plain_nocco(z_y, code) + np.trace(r @ q) / (np.linalg.norm(r) * np.linalg.norm(q))
+        assert float(parts[f"independence/{name}"]) == pytest.approx(expected, rel=1e-4)
+        torch.testing.assert_close(shifted[f"independence/{name}"], parts[f"independence/{name}"])
 
 
 def test_with_nocco_each_block_gives_up_only_what_is_not_its_own():

@@ -159,12 +159,14 @@ def centred_rows(x: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tens
 def centred_pair(
     x: Tensor,
     y: Tensor,
-    kernel: str = "rbf",
+    kernel: str | tuple[str, str] = "rbf",
     bandwidth: float | None = None,
     weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """H K H and H L H, (n, n), and how many samples take part; arguments as in `hsic`."""
-    check_hsic_kernel(kernel)
+    """H K H and H L H, (n, n), and how many samples take part; arguments as in `hsic`, `kernel` also one for each."""
+    kernels = (kernel, kernel) if isinstance(kernel, str) else kernel
+    for name in kernels:
+        check_hsic_kernel(name)
     if bandwidth is not None and not bandwidth > 0:
         raise ConfigurationError(f"the bandwidth of HSIC is {bandwidth}, but must be a number > 0, or null")
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y):
@@ -173,7 +175,9 @@ def centred_pair(
         raise ValueError(f"weights {tuple(weights.shape)} do not belong to {len(x)} samples")
     with without_autocast(x):
         dtype = torch.promote_types(at_least_float32(x).dtype, at_least_float32(y).dtype)
-        k, l = (_centred_kernel(one.to(dtype), kernel, bandwidth, weights) for one in (x, y))  # noqa: E741
+        k, l = (  # noqa: E741
+            _centred_kernel(one.to(dtype), name, bandwidth, weights) for one, name in zip((x, y), kernels, strict=True)
+        )
         count = x.new_tensor(float(len(x)), dtype=dtype) if weights is None else weights.to(dtype).sum()
         return k, l, count.clamp(min=1.0)
 

@@ -209,7 +209,8 @@ class MFMObjective(nn.Module):
         """I(Z_y, Z_ai) by the chosen measure, in parts; see `mfm.losses.independence.dependences`."""
         if self.discriminator is not None:
             return self.discriminator(z_y, z)  # type: ignore[no-any-return]
-        return dependences(z_y, z, prediction, self.independence_measure)
+        classes = self.task == "multiclass"
+        return dependences(z_y, z, prediction, self.independence_measure, classes=classes)
 
     def divergences(self, blocks: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
         """MMD(Q_Z, N(0, I)) of blocks of codes, in parts.

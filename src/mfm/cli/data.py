@@ -193,9 +193,10 @@ def _convert(options: argparse.Namespace) -> int:
     if target.exists() and not options.overwrite:
         raise ConfigurationError(f"{target} exists already; choose another name or add --overwrite")
     started = time.perf_counter()
-    data = read_corpus(source, options.modalities)
-    with fingerprint_meanwhile(source) as origin, progress_bar("converting") as progress:
-        write_store(data, target, progress=progress, overwrite=options.overwrite, source_fingerprint=origin)
+    with fingerprint_meanwhile(source) as origin:
+        data = read_corpus(source, options.modalities)
+        with progress_bar("converting") as progress:
+            write_store(data, target, progress=progress, overwrite=options.overwrite, source_fingerprint=origin)
     samples = ", ".join(f"{name} {len(split)}" for name, split in data.splits.items())
     seconds = time.perf_counter() - started
     print(f"{target}: {samples} samples, {_megabytes(target.stat().st_size)}, {seconds:.1f} s")

@@ -17,7 +17,7 @@ import mfm
 from mfm.data.records import CorpusData, FloatArray, IntArray, Sequences, SplitData, TimedWords
 from mfm.data.store_content import FORMAT, SCHEMA_VERSION, ContentHash, encode_name, split_order
 from mfm.errors import ConfigurationError, DataFormatError
-from mfm.files import whole_file
+from mfm.files import whole_file, write_pieces
 
 _CHUNK_BYTES = 32 * 1024  # random samples read 2.6 times as fast as with 128 KB, for 1 % more space
 _BLOCK_BYTES = 8 * 1024 * 1024  # written at once
@@ -84,7 +84,7 @@ class GuardedFile:
         """Write, or note that it failed."""
         if self._failure is None:
             try:
-                return self._raw.write(data)
+                return write_pieces(self._raw, data)
             except BaseException as failure:
                 self._failure = failure
         return memoryview(data).nbytes

@@ -10,6 +10,8 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from mfm.files import write_pieces
+
 _RECONSTRUCT = np.zeros(0).__reduce__()[0]
 
 
@@ -56,8 +58,7 @@ class StreamingPickler(pickle._Pickler):
         self._write_large_bytes(pickle.BINBYTES8 + struct.pack("<Q", obj.size), b"")  # type: ignore[attr-defined]
         written = 0
         for chunk in obj.chunks:
-            self._raw.write(chunk)
-            written += len(chunk)
+            written += write_pieces(self._raw, chunk)
         if written != obj.size:
             raise RuntimeError(f"{written} bytes were generated where {obj.size} were announced")
 

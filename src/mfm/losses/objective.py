@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from mfm.errors import ConfigurationError, nearest
 from mfm.losses.discriminator import DiscriminatorDependence
 from mfm.losses.independence import Independence, check_independence, dependences
+from mfm.losses.kl import gaussian_kl
 from mfm.losses.mmd import check_kernel, mmd
 from mfm.losses.precision import at_least_float32
 from mfm.losses.prediction import choose_prediction_loss, prediction_loss
@@ -30,9 +31,10 @@ class LossParts(NamedTuple):
 class MFMObjective(nn.Module):
     """Relaxed joint Wasserstein distance (the paper's objective).
 
-        c_Y(Y, Y^) + sum_i lda_i c_Xi(X_i, X^_i) + lda_mmd MMD(Q_Z, N(0, I)) + lda_ind sum_i I(Z_y, Z_ai)
+        c_Y(Y, Y^) + sum_i lda_i c_Xi(X_i, X^_i) + lda_mmd MMD(Q_Z, N(0, I))
+            + lda_ind sum_i I(Z_y, Z_ai) + lda_rate KL(Q(Z_y | X) || N(0, I))
 
-    The last term is an addition to the paper's objective, off by default.
+    The last two terms are additions to the paper's objective, off by default.
 
     Padded steps, absent modalities and missing labels are in no part. Parts, all unweighted:
 
@@ -45,6 +47,9 @@ class MFMObjective(nn.Module):
     * `independence/<modality>`, where its weight is not 0: dependence of Z_y and Z_ai (`mfm.losses.independence`) over
       the samples that have the modality; 0 where fewer than four of the batch do. MMD alone leaves the label in Z_ai,
       for neither its marginals nor its wide kernel on the joint Z see that well.
+    * `bottleneck`, where its weight is not 0: the rate of Z_y in nats, of codes with Gaussian noise (variational
+      information bottleneck; Alemi et al., ICLR 2017). What one modality has for itself costs nothing in its Z_ai and
+      its nats in Z_y, which therefore stays free of it however wide it is.
 
     Draws from the prior, as many as the batch is large, come from the global random state of the codes' device.
 
@@ -55,6 +60,7 @@ class MFMObjective(nn.Module):
         mmd: Weight lda_mmd.
         independence: Weight lda_ind; 0, as in the paper, leaves the term out.
         independence_measure: What I is: `nocco`, `hsic` or `discriminator`.
+        bottleneck: Weight lda_rate; 0 leaves the term out.
         code_dims: Size of Z_y, and name -> size of each Z_ai, which the measure `discriminator` needs.
         kernel: MMD kernel: `rbf`, `imq` or `original` (see `mfm.losses.mmd.KERNELS`).
         unbiased: Whether MMD is estimated without bias.
@@ -76,6 +82,7 @@ class MFMObjective(nn.Module):
         mmd: float = 1.0,
         independence: float = 0.0,
         independence_measure: Independence = "nocco",
+        bottleneck: float = 0.0,
         code_dims: tuple[int, Mapping[str, int]] | None = None,
         kernel: str = "rbf",
         unbiased: bool = False,
@@ -98,6 +105,7 @@ class MFMObjective(nn.Module):
         self.prediction_weight = _weight("prediction", prediction)
         self.mmd_weight = _weight("mmd", mmd)
         self.independence_weight = _weight("independence", independence)
+        self.bottleneck_weight = _weight("bottleneck", bottleneck)
         self.discriminator: DiscriminatorDependence | None = None
         if independence_measure == "discriminator" and self.independence_weight:
             if code_dims is None:
@@ -127,6 +135,7 @@ class MFMObjective(nn.Module):
         present: Mapping[str, Tensor],
         z_y: Tensor,
         z: Mapping[str, Tensor],
+        posterior_y: tuple[Tensor, Tensor] | None = None,
     ) -> LossParts:
         """Compute the objective of a batch.
 
@@ -141,6 +150,7 @@ class MFMObjective(nn.Module):
             z_y: (B, z_y) codes Z_y.
             z: Modality -> (B, z_i) codes Z_ai, of every modality of the model; one that `present` does not have is
                 absent.
+            posterior_y: Mean and log variance, (B, z_y) each, of the Gaussian Q(Z_y | X); for the bottleneck only.
 
         Returns:
             The weighted total and the unweighted parts.
@@ -154,7 +164,8 @@ class MFMObjective(nn.Module):
             else torch.zeros_like(z_y[:, 0], dtype=torch.bool)
             for name in sorted(z)
         }
-        divergences = self.divergences(_blocks(z_y, z, known))
+        blocks = _blocks(z_y, z, known)
+        divergences = self.divergences(blocks)
         parts |= divergences
         weighted += [self.mmd_weight * part for part in divergences.values()]
         if self.independence_weight:
@@ -162,6 +173,9 @@ class MFMObjective(nn.Module):
             found = self.dependences(z_y, codes, prediction)
             parts |= found
             weighted += [self.independence_weight * part for part in found.values()]
+        if self.bottleneck_weight and posterior_y is not None:
+            parts["bottleneck"] = gaussian_kl(*posterior_y, known=blocks["z_y"][1])
+            weighted.append(self.bottleneck_weight * parts["bottleneck"])
         return LossParts(torch.stack(weighted).sum(), parts)
 
     def costs(

@@ -47,6 +47,14 @@ class GaussianNoise(nn.Module):
         scale = self.deviation if self.log_deviation is None else self.log_deviation.exp()
         return code + scale * torch.randn_like(code)
 
+    def log_variance(self, code: Tensor) -> Tensor | None:
+        """Logarithm of s^2 for every code (B, dim), noise or not at the moment; None for a code without noise."""
+        if not self.deviation:
+            return None
+        if self.log_deviation is None:
+            return torch.full_like(code, 2 * math.log(self.deviation))
+        return (2 * self.log_deviation).expand_as(code)
+
 
 def checked_deviation(deviation: CodeNoise) -> float:
     """The deviation that noise starts with.

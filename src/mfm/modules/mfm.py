@@ -86,6 +86,8 @@ class MFMModule(AffectModule):
         weight_independence: Weight of that dependence, which keeps the label out of the Z_i and their content out of
             Z_y; the paper has none. 1 together with `weight_mmd: 10` and `code_noise: learned` separates factors
             (`factors.yaml`).
+        weight_bottleneck: Weight of KL(Q(Z_y | X) || P(Z_y)) in nats, which keeps what belongs to one modality out of a
+            Z_y that is wider than it need be; needs `code_noise`, and the paper has none.
         kernel: Kernel of the MMD: `rbf` (several scales), `imq`, or `original` (the authors', nearly flat).
         mmd_on: MMD on the `joint` Z, as the paper's objective says, or on its `marginals`, as the authors' code does.
         unbiased: Unbiased (U-statistic) instead of biased (V-statistic) estimate of the MMD.
@@ -127,6 +129,7 @@ class MFMModule(AffectModule):
         weight_mmd: float = 1.0,
         independence: Independence = "nocco",
         weight_independence: float = 0.0,
+        weight_bottleneck: float = 0.0,
         kernel: str = "rbf",
         mmd_on: Literal["joint", "marginals"] = "joint",
         unbiased: bool = False,
@@ -171,6 +174,7 @@ class MFMModule(AffectModule):
             mmd=weight_mmd,
             independence=weight_independence,
             independence_measure=independence,
+            bottleneck=weight_bottleneck,
             code_dims=(code_dim(self.model.factor_y), {i: code_dim(one) for i, one in self.model.factors.items()}),
             kernel=kernel,
             mmd_on=mmd_on,
@@ -178,6 +182,11 @@ class MFMModule(AffectModule):
             prediction_loss=prediction_loss,
             reconstruction_loss=reconstruction_loss,
         )
+        if weight_bottleneck and not self.model.noise_y.deviation:
+            raise ConfigurationError(
+                "weight_bottleneck needs noise on the codes, for without it Z_y has infinitely many nats: add "
+                "--model.code_noise learned"
+            )
         self.surrogate_mode, self.init_from = surrogate, init_from
         self.surrogate: Surrogate | None = None
         _check_surrogate(surrogate, surrogate_weight, surrogate_weight_decay, init_from)
@@ -277,6 +286,7 @@ class MFMModule(AffectModule):
     def step(self, batch: AffectBatch) -> StepOutput:
         """Objective and prediction for one batch."""
         output, features = self(batch)
+        log_variance = self.model.noise_y.log_variance(output.codes.z_y)
         parts = self.objective(
             output.prediction,
             batch.target,
@@ -287,6 +297,7 @@ class MFMModule(AffectModule):
             batch.present,
             output.drawn.z_y,
             output.drawn.z,
+            None if log_variance is None else (output.codes.z_y, log_variance),
         )
         # where evaluation takes modalities away there is no full encoder's code to compare with
         if self.surrogate is None or (not self.training and self._data_option("missing", [])):

@@ -42,6 +42,7 @@ HERE = Path(__file__).resolve().parent
 PAIRS, STEPS = 1000, 9
 CLASSIFIER_SEED = 1000
 GOAL = 0.9
+SURE = 0.9  # probability from which on the head is sure of what a draw from the prior is
 
 
 def fit(seed: int, folder: Path, options: list[str]) -> tuple[Path, float]:
@@ -109,22 +110,25 @@ def generated(run: LoadedRun, readers: dict[str, ImageClassifier], seed: int) ->
     found["style drawn from the prior"] = read(readers, run, styled, labels[of_prior.content])
     said = g.head_on(module.model, drawn.codes)
     found["all drawn from the prior"] = read(readers, run, drawn, said.argmax(dim=1).numpy())
+    sure = (said.softmax(dim=1).amax(dim=1) > SURE).nonzero().flatten()
+    found["these, where the head is sure"] = read(readers, run, rows_of(drawn, sure), said[sure].argmax(dim=1).numpy())
+    found["share of these"] = dict.fromkeys(readers, len(sure) / PAIRS)
     output = g.head_output(corpus, encoded.prediction, 9)
     walk = g.traverse(encoded, output, g.walk_of(encoded, output), g.choose_samples(encoded, 100, seed), STEPS)
     found["Z_y walked towards 9"] = read(readers, run, walk, g.head_on(module.model, walk.codes).argmax(1).numpy())
-    found["Z_y walked to its end"] = read(readers, run, last_steps(walk), np.full(100, 9))
+    ends = rows_of(walk, torch.arange(STEPS - 1, len(walk.ids), STEPS))
+    found["Z_y walked to its end"] = read(readers, run, ends, np.full(100, 9))
     for hidden in sorted(readers):
         found[f"{hidden} completed"] = {hidden: completed(run, readers[hidden], hidden)}
         found[f"{hidden} completed in another's style"] = {hidden: completed(run, readers[hidden], hidden, lent=True)}
     return found
 
 
-def last_steps(walk: g.Recipe) -> g.Recipe:
-    """The ends of all walks."""
-    rows = torch.arange(STEPS - 1, len(walk.ids), STEPS)
-    codes = walk.codes._replace(z_y=walk.codes.z_y[rows], z={name: z[rows] for name, z in walk.codes.z.items()})
-    lengths = {name: length[rows] for name, length in walk.lengths.items()}
-    return g.Recipe([walk.ids[int(row)] for row in rows], codes, lengths, walk.content[rows], walk.style[rows])
+def rows_of(recipe: g.Recipe, rows: torch.Tensor) -> g.Recipe:
+    """Some samples of a recipe."""
+    codes = recipe.codes._replace(z_y=recipe.codes.z_y[rows], z={name: z[rows] for name, z in recipe.codes.z.items()})
+    lengths = {name: length[rows] for name, length in recipe.lengths.items()}
+    return g.Recipe([recipe.ids[int(row)] for row in rows], codes, lengths, recipe.content[rows], recipe.style[rows])
 
 
 @torch.inference_mode()

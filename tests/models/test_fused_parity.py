@@ -122,7 +122,7 @@ def test_several_chunks_of_steps(monkeypatch):
     torch.manual_seed(0)
     dims = {"a": 2, "b": 3}
     model = MFM(dims, 1, **SIZES, fusion=MFN).double()
-    monkeypatch.setattr("mfm.models.fused_lstm.CHUNK", 3)
+    monkeypatch.setattr("mfm.models.packing.CHUNK", 3)
     compare(model, make_batch(dims, {"a": [5, 2], "b": [5, 2]}, dtype=torch.float64), torch.float64)
 
 

@@ -68,9 +68,6 @@ class FreeRunningDecoder(Decoder):
 
     def read_out(self, states: Tensor, packing: Packing) -> Tensor:
         """Sequences (B, T, output_dim) from packed hidden states (N, f_y + f_i); zeros where there is no row."""
-        if packing.rows is None:
-            decoded: Tensor = self.output(packing.unpack(states))
-            return decoded
         return packing.unpack(self.output(states))
 
     def forward(self, f_y: Tensor, f_i: Tensor, steps: int, inputs: Tensor | None = None) -> Tensor:

@@ -31,7 +31,7 @@ from mfm.models.fused_lstm import (
     stepped,
     write_share,
 )
-from mfm.models.packing import Packing
+from mfm.models.packing import Chunk, Packing
 
 
 def run_free(first_inputs: Sequence[Tensor], weights: Sequence[LSTMWeights], packing: Packing) -> list[Tensor]:
@@ -65,8 +65,8 @@ class _FreeRunning(torch.autograd.Function):
             columns = columns_of([own.width for own in weights])
             biases = [own.input_bias + own.hidden_bias for own in weights]
 
-            def share(rows: slice, gates: Tensor) -> None:
-                if rows.start == 0 and packing.sizes:
+            def share(chunk: Chunk, gates: Tensor) -> None:
+                if chunk.first == 0:
                     first = packing.sizes[0]
                     for x, own, bias, units in zip(inputs, weights, biases, columns, strict=True):
                         write_share(x[:first], own.input, bias, gates[:, :first, units])
@@ -89,8 +89,8 @@ class _FreeRunning(torch.autograd.Function):
         columns = columns_of([own.width for own in weights])
         d_summed = [own.hidden.new_zeros(own.hidden.shape) for own in weights]
 
-        def collect(rows: slice, d_gates: Tensor, before: Tensor) -> None:  # (7)
-            first = slice(0, 0 if rows.start else packing.sizes[0])
+        def collect(chunk: Chunk, d_gates: Tensor, before: Tensor) -> None:  # (7)
+            first = slice(0, 0 if chunk.first else packing.sizes[0])
             for place, (x, own, d_x, d_own) in enumerate(zip(inputs, weights, d_inputs, d_weights, strict=True)):
                 d_own_gates = d_gates[:, :, columns[place]]
                 add_weight_gradient(d_summed[place], d_own_gates, before[:, columns[place]])

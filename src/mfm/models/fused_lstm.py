@@ -18,7 +18,7 @@ and (1)
     dW_hh = sum_t da_t^T h_{t-1}     dW_ih = sum_t da_t^T x_t     db = sum_t da_t     dx_t = da_t W_ih             (7)
 
 Only the left of (3), (4) and (6) are in the loop: the factors P and Q need no gradient, and each sum of (7) is one
-product over many steps. "Many" is a chunk of about `CHUNK` rows, forward and backward: enough for efficient products,
+product over many steps. "Many" is a `packing.Chunk`, forward and backward: enough for efficient products,
 few enough for the cache, and a da that is used up with its chunk needs no memory of the size of all gates.
 
 The gates of all LSTMs of a group lie in tensors (4, rows, S), one a chunk, rows as of `packing.Packing` and S the sum
@@ -39,14 +39,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mfm.models.backend import at_full_precision, differentiates_further, gradients_by_autograd
-from mfm.models.packing import Packing
+from mfm.models.packing import Chunk, Packing, chunks_of, rows_before
 from mfm.models.recurrence import lstm_update
 
 G = 2
 """Place of g among the gates."""
-
-CHUNK = 1024
-"""Rows of a chunk: what is not in the loop over steps is computed for so many at once."""
 
 
 class LSTMWeights(NamedTuple):
@@ -63,14 +60,14 @@ class LSTMWeights(NamedTuple):
         return self.hidden.shape[1]
 
 
-def run_packed(
+def run_padded(
     packing: Packing, inputs: Sequence[Tensor], weights: Sequence[LSTMWeights], reads: tuple[int, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Run LSTMs whose sequences are packed alike, from zero states.
+    """Run LSTMs over sequences of the same lengths, from zero states.
 
     Args:
-        packing: Of all of them.
-        inputs: (N, D) for each tensor that is read.
+        packing: Of all of them; rows are taken from the padded sequences chunk by chunk, and kept nowhere.
+        inputs: (B, T, D) for each tensor that is read; padding may hold anything where it has no row.
         weights: Of each LSTM.
         reads: Place among the inputs of what each LSTM reads.
 
@@ -78,13 +75,14 @@ def run_packed(
         Every h and every c, (N, S), and the last h of each rank, (B, S), zeros where the length is 0.
     """
     apply: Callable[..., tuple[Tensor, Tensor, Tensor]] = _LSTMs.apply
-    return apply(packing, reads, *inputs, *(tensor for own in weights for tensor in own))
+    padded = inputs if packing.rows is None else [x.contiguous() for x in inputs]
+    return apply(packing, reads, *padded, *(tensor for own in weights for tensor in own))
 
 
 class _LSTMs(torch.autograd.Function):
     """(1) to (7) for a group of LSTMs.
 
-    Arguments: the packing; for each LSTM, which of the inputs it reads; the inputs (N, D); four weights an LSTM.
+    Arguments: the packing; for each LSTM, which of the inputs it reads; the inputs (B, T, D); four weights an LSTM.
     Values: every h and every c (N, S), and the last h of each rank (B, S).
     """
 
@@ -95,9 +93,10 @@ class _LSTMs(torch.autograd.Function):
             columns = columns_of([own.width for own in weights])
             biases = [own.input_bias + own.hidden_bias for own in weights]
 
-            def share(rows: slice, gates: Tensor) -> None:
+            def share(chunk: Chunk, gates: Tensor) -> None:
+                rows = [packing.pack_some(x, chunk) for x in inputs]
                 for own, bias, units, read in zip(weights, biases, columns, reads, strict=True):
-                    write_share(inputs[read][rows], own.input, bias, gates[:, :, units])
+                    write_share(rows[read], own.input, bias, gates[:, :, units])
 
             gates, hidden, cells = run_steps(
                 share, [own.hidden for own in weights], packing.sizes, keep=any(ctx.needs_input_grad)
@@ -116,15 +115,17 @@ class _LSTMs(torch.autograd.Function):
             return None, None, *gradients_by_autograd(again, tensors, needed, d_states)
         inputs, weights = _apart(tensors, len(reads))
         d_hidden, d_cells, d_last = d_states
-        gradients = [x.new_zeros(x.shape) if need else None for x, need in zip(tensors, needed, strict=True)]
+        shapes = [*((packing.height, x.shape[2]) for x in inputs), *(x.shape for x in tensors[len(inputs) :])]
+        gradients = [hidden.new_zeros(shape) if need else None for shape, need in zip(shapes, needed, strict=True)]
         d_inputs, d_weights = _apart(gradients, len(reads))
         columns = columns_of([own.width for own in weights])
 
-        def collect(rows: slice, d_gates: Tensor, before: Tensor) -> None:  # (7)
+        def collect(chunk: Chunk, d_gates: Tensor, before: Tensor) -> None:  # (7)
+            rows = [packing.pack_some(x, chunk) for x in inputs]
             for own, d_own, units, read in zip(weights, d_weights, columns, reads, strict=True):
                 d_own_gates = d_gates[:, :, units]
-                add_weighted_sum(d_inputs[read], rows, d_own_gates, own.input)
-                add_weight_gradient(d_own.input, d_own_gates, inputs[read][rows])
+                add_weighted_sum(d_inputs[read], chunk.rows, d_own_gates, own.input)
+                add_weight_gradient(d_own.input, d_own_gates, rows[read])
                 add_weight_gradient(d_own.hidden, d_own_gates, before[:, units])
                 add_bias_gradients(d_own, d_own_gates)
 
@@ -135,7 +136,8 @@ class _LSTMs(torch.autograd.Function):
                 d_state, d_hidden = packing.into_last_rows(d_last, d_hidden)
             recurrent = [own.hidden for own in weights]
             run_back(gates, hidden, cells, recurrent, packing.sizes, d_state, collect, d_hidden, d_cells)
-        return None, None, *gradients
+        padded = [None if d_x is None else packing.unpack(d_x) for d_x in d_inputs]
+        return None, None, *padded, *gradients[len(inputs) :]
 
 
 def _apart(tensors: Sequence[Any], count: int) -> tuple[Sequence[Any], list[LSTMWeights]]:
@@ -149,7 +151,7 @@ def _by_autograd(packing: Packing, reads: tuple[int, ...], *tensors: Tensor) -> 
     inputs, weights = _apart(tensors, len(reads))
     hiddens, cells = [], []
     for own, read in zip(weights, reads, strict=True):
-        share = F.linear(inputs[read], own.input, own.input_bias + own.hidden_bias)
+        share = F.linear(packing.pack(inputs[read]), own.input, own.input_bias + own.hidden_bias)
         states = stepped(share, own.hidden, packing)
         hiddens.append(states[0])
         cells.append(states[1])
@@ -197,28 +199,8 @@ def write_share(x: Tensor, weight: Tensor, bias: Tensor, gates: Tensor) -> None:
         torch.addmm(own_bias.expand_as(share), x, own.t(), beta=scale, alpha=scale, out=share)
 
 
-class Chunk(NamedTuple):
-    """Consecutive steps, `first` to before `stop`, and their rows, `start` to before `end`."""
-
-    first: int
-    stop: int
-    start: int
-    end: int
-
-
-def chunks_of(sizes: Sequence[int]) -> list[Chunk]:
-    """Chunks of at least `CHUNK` rows, the last one perhaps of fewer."""
-    chunks, first, start, end = [], 0, 0, 0
-    for step, size in enumerate(sizes):
-        end += size
-        if end - start >= CHUNK or step + 1 == len(sizes):
-            chunks.append(Chunk(first, step + 1, start, end))
-            first, start = step + 1, end
-    return chunks
-
-
 def run_steps(
-    share: Callable[[slice, Tensor], None],
+    share: Callable[[Chunk, Tensor], None],
     recurrent: Sequence[Tensor],
     sizes: Sequence[int],
     bias: Sequence[Tensor] | None = None,
@@ -228,7 +210,7 @@ def run_steps(
     """Equations (1) and (2) from zero states.
 
     Args:
-        share: Writes the input's share of rows, that of g doubled, into (4, rows, S).
+        share: Writes the input's share of a chunk, that of g doubled, into (4, rows, S).
         recurrent: W_hh (4H, H) of each LSTM, the widths adding up to S.
         sizes: Rows of each step.
         bias: b (4H,) of each, where there is no input after step 0; what `share` writes for later steps is not read.
@@ -251,8 +233,8 @@ def run_steps(
         if keep or not kept:
             rows = chunk.end - chunk.start if keep else max(other.end - other.start for other in chunks)
             kept.append(hidden.new_empty(4, rows, hidden.shape[1]))
-        here, gates = list(sizes[chunk.first : chunk.stop]), kept[-1][:, : chunk.end - chunk.start]
-        share(slice(chunk.start, chunk.end), gates)
+        here, gates = list(sizes[chunk.steps]), kept[-1][:, : chunk.end - chunk.start]
+        share(chunk, gates)
         own_gates = [gates[:, :, units].split_with_sizes(here, dim=1) for units in columns]
         steps = zip(*(x.split_with_sizes(here, dim=-2) for x in (gates, *gates)), strict=True)
         for place, (all_gates, i, f, g, o) in enumerate(steps):
@@ -280,7 +262,7 @@ def run_back(
     recurrent: Sequence[Tensor],
     sizes: Sequence[int],
     d_state: Tensor,
-    collect: Callable[[slice, Tensor, Tensor], None],
+    collect: Callable[[Chunk, Tensor, Tensor], None],
     d_hidden: Tensor | None = None,
     d_cells: Tensor | None = None,
 ) -> None:
@@ -294,8 +276,8 @@ def run_back(
         sizes: As in `run_steps`.
         d_state: (B, S), what reaches each rank's last h from outside. A row waits until that step is reached; from
             then on it holds dh, and is overwritten.
-        collect: Takes, chunk after chunk from the last to the first, which rows it has, their da (4, rows, S), which is
-            overwritten afterwards, and h_{t-1} for those rows that are not of step 0.
+        collect: Takes chunks from the last to the first, each with da of its rows (4, rows, S), which is overwritten
+            afterwards, and h_{t-1} for those of them that are not of step 0.
         d_hidden: (N, S), what reaches every h from outside.
         d_cells: (N, S), what reaches every c from outside.
     """
@@ -307,9 +289,11 @@ def run_back(
     scratch = hidden.new_empty(6, max((chunk.end - chunk.start for chunk in chunks), default=0), hidden.shape[1])
     outside = [None if x is None else x.split_with_sizes(list(sizes)) for x in (d_hidden, d_cells)]
     for chunk, own_gates in zip(reversed(chunks), reversed(gates), strict=True):
-        here, rows = list(sizes[chunk.first : chunk.stop]), slice(chunk.start, chunk.end)
+        here = list(sizes[chunk.steps])
         d_gates, (p, tanh_c) = (part[:, : chunk.end - chunk.start] for part in (scratch[:4], scratch[4:]))
-        _write_factors(own_gates, rows_before(cells, sizes, chunk), _tanh(cells[rows], one, out=tanh_c), d_gates, p)
+        _write_factors(
+            own_gates, rows_before(cells, sizes, chunk), _tanh(cells[chunk.rows], one, out=tanh_c), d_gates, p
+        )
         views = (own_gates[1], p, d_gates[:3], d_gates[3])
         steps = list(zip(*(x.split_with_sizes(here, dim=-2) for x in views), strict=True))
         own_d_gates = [[d_gate[:, units].split_with_sizes(here) for d_gate in d_gates] for units in columns]
@@ -330,7 +314,7 @@ def run_back(
                     own = torch.mm(d_parts[0][place], weight[0], out=d_own[:size])  # (6)
                     for d_part, part in zip(d_parts[1:], weight[1:], strict=True):
                         own.addmm_(d_part[place], part)
-        collect(rows, d_gates, rows_before(hidden, sizes, chunk))
+        collect(chunk, d_gates, rows_before(hidden, sizes, chunk))
 
 
 def _write_factors(gates: Tensor, c_before: Tensor, tanh_c: Tensor, q: Tensor, p: Tensor) -> None:
@@ -347,17 +331,6 @@ def _write_factors(gates: Tensor, c_before: Tensor, tanh_c: Tensor, q: Tensor, p
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 _tanh_backward = torch.ops.aten.tanh_backward.grad_input
-
-
-def rows_before(packed: Tensor, sizes: Sequence[int], chunk: Chunk) -> Tensor:
-    """What (N, S) holds one step before each row of a chunk that is not of step 0."""
-    first = max(chunk.first, 1)
-    now, then = sizes[first : chunk.stop], sizes[first - 1 : chunk.stop - 1]
-    start = chunk.start - (sizes[first - 1] if chunk.first else 0)
-    before = packed[start : start + sum(then)]
-    if now == then:
-        return before
-    return torch.cat([step[:size] for step, size in zip(before.split_with_sizes(list(then)), now, strict=True)])
 
 
 def add_weight_gradient(gradient: Tensor | None, d_gates: Tensor, read: Tensor) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
-from mfm.models.fused_lstm import LSTMWeights, run_packed
+from mfm.models.fused_lstm import LSTMWeights, run_padded
 from mfm.models.masking import zero_padding
 from mfm.models.packing import Packing, packing_of
 
@@ -41,7 +41,7 @@ def run_lstms(tasks: Sequence[LSTMTask]) -> list[LSTMStates]:
     """Run LSTMs, those whose sequences have the same lengths in one loop.
 
     Args:
-        tasks: The LSTMs; a tensor that several of them read is packed once.
+        tasks: The LSTMs; a tensor that several of them read is one to the loop too.
 
     Returns:
         States of each, in the weights' precision.
@@ -60,15 +60,15 @@ def run_lstms(tasks: Sequence[LSTMTask]) -> list[LSTMStates]:
 
 def _run_group(tasks: Sequence[LSTMTask], packing: Packing) -> list[LSTMStates]:
     """Run LSTMs whose sequences are packed alike."""
-    packed: dict[int, Tensor] = {}
+    read: dict[int, Tensor] = {}
     for x, lengths, weights in tasks:
-        if id(x) not in packed:
+        if id(x) not in read:
             # T may differ where it exceeds every length
             whole = F.pad(x, (0, 0, 0, packing.steps - x.shape[1])) if x.shape[1] < packing.steps else x
             real = whole if x.device.type == "cpu" else zero_padding(whole, lengths)
-            packed[id(x)] = packing.pack(real).to(weights.hidden.dtype)
-    reads = tuple(list(packed).index(id(task.x)) for task in tasks)
-    hidden, cells, last = run_packed(packing, list(packed.values()), [task.weights for task in tasks], reads)
+            read[id(x)] = real.to(weights.hidden.dtype)
+    reads = tuple(list(read).index(id(task.x)) for task in tasks)
+    hidden, cells, last = run_padded(packing, list(read.values()), [task.weights for task in tasks], reads)
     widths = [task.weights.width for task in tasks]
     parts = (states.split_with_sizes(widths, dim=1) for states in (hidden, cells, packing.by_sample(last)))
     return [LSTMStates(*values, packing=packing) for values in zip(*parts, strict=True)]  # type: ignore[misc]

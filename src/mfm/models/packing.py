@@ -10,6 +10,50 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CHUNK = 1024
+"""Rows of a chunk: what is not in the loop over steps is computed for so many at once."""
+
+
+class Chunk(NamedTuple):
+    """Consecutive steps, `first` to before `stop`, and their rows, `start` to before `end`."""
+
+    first: int
+    stop: int
+    start: int
+    end: int
+
+    @property
+    def steps(self) -> slice:
+        """Its steps."""
+        return slice(self.first, self.stop)
+
+    @property
+    def rows(self) -> slice:
+        """Its rows."""
+        return slice(self.start, self.end)
+
+
+def chunks_of(sizes: Sequence[int]) -> list[Chunk]:
+    """Chunks of at least `CHUNK` rows, the last one perhaps of fewer."""
+    chunks, first, start, end = [], 0, 0, 0
+    for step, size in enumerate(sizes):
+        end += size
+        if end - start >= CHUNK or step + 1 == len(sizes):
+            chunks.append(Chunk(first, step + 1, start, end))
+            first, start = step + 1, end
+    return chunks
+
+
+def rows_before(packed: Tensor, sizes: Sequence[int], chunk: Chunk) -> Tensor:
+    """What (N, S) holds one step before each row of a chunk that is not of step 0."""
+    first = max(chunk.first, 1)
+    now, then = sizes[first : chunk.stop], sizes[first - 1 : chunk.stop - 1]
+    start = chunk.start - (sizes[first - 1] if chunk.first else 0)
+    before = packed[start : start + sum(then)]
+    if now == then:
+        return before
+    return torch.cat([step[:size] for step, size in zip(before.split_with_sizes(list(then)), now, strict=True)])
+
 
 class Packing(NamedTuple):
     """Where the steps of B padded sequences lie in a matrix of N rows.
@@ -52,6 +96,12 @@ class Packing(NamedTuple):
         if self.rows is None:
             return x.transpose(0, 1).reshape(self.height, x.shape[2])
         return x.reshape(self.batch * self.steps, x.shape[2]).index_select(0, self.rows)
+
+    def pack_some(self, x: Tensor, chunk: Chunk) -> Tensor:
+        """The rows of `pack` that a chunk has; `x` contiguous where not every step has B rows."""
+        if self.rows is None:
+            return x[:, chunk.steps].transpose(0, 1).reshape(-1, x.shape[2])
+        return x.view(self.batch * self.steps, x.shape[2]).index_select(0, self.rows[chunk.rows])
 
     def unpack(self, packed: Tensor) -> Tensor:
         """(N, D) as (B, T, D) padded sequences, zeros where there is no row."""

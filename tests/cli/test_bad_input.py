@@ -14,6 +14,7 @@ from mfm.data.synthetic import write_corpus
 from mfm.data.unpickle import read_pickle
 
 FAST = ("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu")
+pytestmark = pytest.mark.usefixtures("workplace")
 
 
 @pytest.fixture(scope="module")
@@ -24,19 +25,10 @@ def good(tmp_path_factory):
     return path
 
 
-@pytest.fixture(scope="module")
-def trained(good, tmp_path_factory):
-    """A checkpoint."""
-    run = tmp_path_factory.mktemp("run")
-    assert main(["fit", "--config", "demo.yaml", "--data.path", str(good), "--run_dir", str(run / "r"), *FAST]) == 0
-    return run / "r/checkpoints/best.ckpt"
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path, monkeypatch):
-    """An empty working directory."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+@pytest.fixture
+def trained(finished_run):
+    """A checkpoint of a model of files like the good one."""
+    return finished_run / "checkpoints/best.ckpt"
 
 
 def content(path):

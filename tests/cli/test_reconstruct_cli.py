@@ -9,27 +9,13 @@ import pytest
 
 from mfm.cli import main
 from mfm.data.readers import read_corpus
-from mfm.data.synthetic import write_corpus
-
-FAST = ("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu")
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    write_corpus("mosi", folder / "mosi.pkl", samples=(24, 12, 13), seed=3)
-    shared = ["--config", "demo.yaml", "--data.path", str(folder / "mosi.pkl"), *FAST]
-    for name, options in (("plain", []), ("joint", ["--model.surrogate", "joint"])):
-        assert main(["fit", *shared, "--run_dir", str(folder / name), *options]) == 0
-    return folder
-
-
-def test_file_units_lengths_and_scores(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    best = str(runs / "joint/checkpoints/best.ckpt")
+def test_file_units_lengths_and_scores(corpus_file, surrogate_run, workplace, capsys):
+    best = str(surrogate_run / "checkpoints/best.ckpt")
     assert main(["reconstruct", "--ckpt_path", best, "--missing", "text", "vision", "--output", "r.h5"]) == 0
     assert capsys.readouterr().out.strip().splitlines()[-1] == "r.json"
-    split = read_corpus(runs / "mosi.pkl").splits["test"]
+    split = read_corpus(corpus_file).splits["test"]
     scores = json.loads(Path("r.json").read_text())["scores"]
     with h5py.File("r.h5") as file:
         assert list(file["ids"].asstr()) == list(split.ids)
@@ -46,18 +32,17 @@ def test_file_units_lengths_and_scores(runs, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("run", "options", "named"),
+    ("trained", "options", "named"),
     [
-        ("plain", ["--missing", "text"], "--model.surrogate posthoc"),
-        ("joint", [], "--missing"),
-        ("joint", ["--missing", "txt"], "did you mean 'text'"),
-        ("joint", ["--missing", "text", "audio", "vision"], "nothing is observed"),
+        ("finished_run", ["--missing", "text"], "--model.surrogate posthoc"),
+        ("surrogate_run", [], "--missing"),
+        ("surrogate_run", ["--missing", "txt"], "did you mean 'text'"),
+        ("surrogate_run", ["--missing", "text", "audio", "vision"], "nothing is observed"),
     ],
 )
-def test_refusals(run, options, named, runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_refusals(trained, options, named, request, workplace, capsys):
+    best = str(request.getfixturevalue(trained) / "checkpoints/best.ckpt")
     capsys.readouterr()
-    best = str(runs / run / "checkpoints/best.ckpt")
     assert main(["reconstruct", "--ckpt_path", best, "--output", "r.h5", *options]) == 2
     assert named in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
+    assert not list(workplace.iterdir())

@@ -8,24 +8,10 @@ import numpy as np
 import pytest
 
 from mfm.cli import main
-from mfm.data.synthetic import write_corpus
-
-FAST = ("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu")
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """Checkpoints with and without surrogate."""
-    folder = tmp_path_factory.mktemp("runs")
-    write_corpus("mosi", folder / "mosi.pkl", samples=(24, 12, 13), seed=3)
-    shared = ["--config", "demo.yaml", "--data.path", str(folder / "mosi.pkl"), *FAST]
-    for name, options in (("plain", []), ("joint", ["--model.surrogate", "joint"])):
-        assert main(["fit", *shared, "--run_dir", str(folder / name), *options]) == 0
-    return folder
-
-
-def checkpoint(runs, name):
-    return str(runs / name / "checkpoints" / "best.ckpt")
+def best_of(run):
+    return str(run / "checkpoints" / "best.ckpt")
 
 
 def rows(folder):
@@ -33,9 +19,8 @@ def rows(folder):
 
 
 @pytest.fixture
-def refused(capsys, tmp_path, monkeypatch):
+def refused(capsys, workplace):
     """Run the command, expect a refusal that leaves nothing behind, and return its sentence."""
-    monkeypatch.chdir(tmp_path)
 
     def run(*arguments):
         capsys.readouterr()
@@ -48,9 +33,8 @@ def refused(capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_all_protocols_repeat_by_seed(runs, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    best = checkpoint(runs, "joint")
+def test_all_protocols_repeat_by_seed(surrogate_run, workplace, capsys):
+    best = best_of(surrogate_run)
     runs_of = {"a": ("1", []), "b": ("1", ["--protocols", "random"]), "c": ("2", ["--protocols", "random"])}
     for folder, (seed, options) in runs_of.items():
         arguments = ["--ckpt_path", best, "--output", folder, "--draws", "2", "--seed", seed, *options]
@@ -83,10 +67,10 @@ def test_all_protocols_repeat_by_seed(runs, tmp_path, monkeypatch, capsys):
     assert Path("a/robustness.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_choices_and_the_default_folder(runs):
+def test_choices_and_the_default_folder(run):
     options = ["--protocols", "subsets", "--subsets", "text", "vision+audio", "--methods", "absent", "zero_fill"]
-    assert main(["robustness", "--ckpt_path", checkpoint(runs, "plain"), *options, "--split", "valid"]) == 0
-    found = rows(runs / "plain" / "robustness_valid")
+    assert main(["robustness", "--ckpt_path", best_of(run), *options, "--split", "valid"]) == 0
+    found = rows(run / "robustness_valid")
     assert [(row["observed"], row["method"]) for row in found] == [
         ("text", "absent"),
         ("text", "zero_fill"),
@@ -96,11 +80,12 @@ def test_choices_and_the_default_folder(runs):
     ]
 
 
-def test_a_checkpoint_without_surrogate_says_how_to_train_one(runs, refused):
-    best = checkpoint(runs, "plain")
+def test_a_checkpoint_without_surrogate_says_how_to_train_one(finished_run, refused):
+    best = best_of(finished_run)
     sentence = refused("--ckpt_path", best, "--methods", "surrogate")
-    config = runs / "plain" / "config.yaml"
-    assert sentence.endswith(f"mfm fit --config {config} --model.surrogate posthoc --model.init_from {best}")
+    assert sentence.endswith(
+        f"mfm fit --config {finished_run / 'config.yaml'} --model.surrogate posthoc --model.init_from {best}"
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,8 +103,8 @@ def test_a_checkpoint_without_surrogate_says_how_to_train_one(runs, refused):
         (["--device", "abacus"], "--device"),
     ],
 )
-def test_refusals(options, named, runs, refused):
-    assert named in refused("--ckpt_path", checkpoint(runs, "plain"), *options)
+def test_refusals(options, named, finished_run, refused):
+    assert named in refused("--ckpt_path", best_of(finished_run), *options)
 
 
 def test_no_checkpoint(refused):

@@ -9,23 +9,9 @@ import pytest
 import torch
 
 from mfm.cli import main
-from mfm.data.synthetic import write_corpus
 
 SMALL = ("--config", "demo.yaml", "--model.surrogate_width", "8", "--model.surrogate_hidden", "8")
 FAST = ("--trainer.max_epochs", "1", "--trainer.accelerator", "cpu")
-
-
-@pytest.fixture(scope="module")
-def corpus_file(tmp_path_factory):
-    path = tmp_path_factory.mktemp("data") / "mosi.pkl"
-    write_corpus("mosi", path, samples=(24, 12, 13), seed=3)
-    return path
-
-
-@pytest.fixture
-def workplace(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def fit(path, run_dir, *options):
@@ -42,8 +28,8 @@ def state(checkpoint):
     return torch.load(checkpoint, weights_only=True)["state_dict"]
 
 
-def test_joint_and_posthoc_from_the_command_line(corpus_file, workplace, capsys):
-    plain = fit(corpus_file, "plain")
+def test_joint_and_posthoc_from_the_command_line(corpus_file, finished_run, workplace, capsys):
+    plain = str(finished_run / "checkpoints/best.ckpt")
     joint = fit(corpus_file, "joint", "--model.surrogate", "joint", "--model.surrogate_subsets", "{text+audio: 1}")
     assert any(name.startswith("surrogate.") for name in state(joint))
     full, lacking = score(joint), score(joint, "--data.missing", "[text]")

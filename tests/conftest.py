@@ -1,5 +1,6 @@
 """What all tests share: a quiet, deterministic environment, and the place of published files."""
 
+import gc
 import logging
 import os
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ torch.set_num_threads(1)
 settings.register_profile("default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+
+def pytest_collection_finish() -> None:
+    """What was imported by now stays: let nobody look through it for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

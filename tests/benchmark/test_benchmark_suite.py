@@ -3,8 +3,8 @@ from fake_cells import SUITE, suite
 
 from mfm.benchmark.suite import Cell, Source
 from mfm.benchmark.suite_file import expand_path, parse_suite
-from mfm.cli.suites import read_suite
 from mfm.cli.configs import find_config, shipped_configs
+from mfm.cli.suites import read_suite
 from mfm.corpora import CORPORA
 from mfm.errors import ConfigurationError
 

@@ -37,8 +37,8 @@ def best(folder, corpus="mosi"):
 
 @pytest.mark.parametrize(
     ("mode", "options", "samples"),
-    [("swap", ["--count", "9"], 9), ("prior", ["--count", "11"], 11), ("traverse", ["--count", "2", "--steps", "3"], 6),
-     ("interpolate", ["--count", "2", "--steps", "4"], 8)],
+    [("swap", ["--count", "9"], 9), ("prior", ["--count", "11"], 11), ("traverse", ["--count", "1", "--steps", "3"], 3),
+     ("interpolate", ["--count", "2", "--steps", "2"], 4)],
 )  # fmt: skip
 def test_each_mode_writes_a_store_that_the_model_tests_on(
     mode, options, samples, folder, tmp_path, monkeypatch, capsys

@@ -12,7 +12,8 @@ from mfm.data.factor_files import read_true_factors, write_factor_corpus
 from mfm.data.factor_world import FactorWorld
 
 
-@pytest.mark.parametrize("ending", [".h5", ".pkl"])
+# that pickles hold what stores hold is proved, fast, in tests/data/test_factor_world.py
+@pytest.mark.parametrize("ending", [".h5", pytest.param(".pkl", marks=pytest.mark.slow)])
 def test_from_the_generator_to_scores(tmp_path, monkeypatch, ending, capsys):
     monkeypatch.chdir(tmp_path)
     world = FactorWorld({"text": 5, "timing": 3}, steps=4, private=2, missing=0.2)

@@ -103,7 +103,7 @@ def test_comparisons_are_scored_as_they_would_be_alone(runs, tmp_path, monkeypat
 @pytest.fixture(scope="module")
 def others(runs):
     """Runs that cannot be compared with those of `runs`."""
-    shared = ["--config", "demo.yaml", *QUICK]
+    shared = ["--config", "demo.yaml", "--data.max_lengths", "5", *QUICK]
     write_corpus("mosi", runs / "other.pkl", samples=(8, 4, 4), seed=5)
     variants = {
         "other_file": ["--data.path", str(runs / "other.pkl")],

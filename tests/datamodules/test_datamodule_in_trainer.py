@@ -118,15 +118,16 @@ def test_overfitting_repeats_the_same_batches(stored: str, tmp_path: Path) -> No
     assert batches[0:2] == batches[2:4] == batches[4:6]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_workers(stored: str, tmp_path: Path, method: str) -> None:
+# a spawned worker imports torch for seconds
+@pytest.mark.parametrize(("method", "epochs"), [("fork", 2), ("spawn", 1)])
+def test_workers(stored: str, tmp_path: Path, method: str, epochs: int) -> None:
     plain, model = Recorder(), Recorder()
-    trainer(tmp_path, max_epochs=2).fit(plain, datamodule=MOSIDataModule(stored, batch_size=8, in_memory=False))
+    trainer(tmp_path, max_epochs=epochs).fit(plain, datamodule=MOSIDataModule(stored, batch_size=8, in_memory=False))
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method(method, force=True)
     try:
         data = MOSIDataModule(stored, batch_size=8, in_memory=False, num_workers=1)
-        trainer(tmp_path, max_epochs=2).fit(model, datamodule=data)
+        trainer(tmp_path, max_epochs=epochs).fit(model, datamodule=data)
     finally:
         multiprocessing.set_start_method(before, force=True)
     for stage in ("train", "val"):

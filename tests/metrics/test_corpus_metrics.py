@@ -4,6 +4,7 @@ import copy
 import json
 import multiprocessing
 import warnings
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 
 import numpy as np
@@ -277,8 +278,9 @@ def test_no_gradient_graph_is_kept():
 SHARES = {"uneven": (13, 37), "first empty": (0, 50), "second empty": (50, 0), "even": (25, 25)}
 
 
-def _share(rank: int, folder: str, prepared: dict[str, CorpusMetrics]) -> None:
-    """What one process does; `prepared` came here pickled, as with Lightning's spawning strategies."""
+def _share(rank: int, folder: str, queue: SimpleQueue[dict[str, CorpusMetrics]]) -> None:
+    """What one process does; a queue pickles its metrics, as Lightning's spawning strategies do."""
+    prepared = queue.get()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
@@ -305,10 +307,12 @@ def _share(rank: int, folder: str, prepared: dict[str, CorpusMetrics]) -> None:
 def test_two_processes_give_what_one_gives(tmp_path):
     names = ("mosi", "sims", "iemocap", "pom", "youtube", "mustard")  # every task and shape of labels
     prepared = {name: metrics_for(get_corpus(name)) for name in names}
-    context = multiprocessing.get_context("spawn")
-    workers = [context.Process(target=_share, args=(rank, str(tmp_path), prepared)) for rank in range(2)]
+    context = multiprocessing.get_context("fork")  # a spawned one would import torch for seconds
+    queue = context.SimpleQueue()
+    workers = [context.Process(target=_share, args=(rank, str(tmp_path), queue)) for rank in range(2)]
     for worker in workers:
         worker.start()
+        queue.put(prepared)
     for worker in workers:
         worker.join(timeout=120)
     assert [worker.exitcode for worker in workers] == [0, 0]

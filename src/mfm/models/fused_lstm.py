@@ -282,7 +282,7 @@ def run_back(
         d_cells: (N, S), what reaches every c from outside.
     """
     columns, chunks = columns_of([weight.shape[1] for weight in recurrent]), chunks_of(sizes)
-    weights = [weight.split(weight.shape[1]) for weight in recurrent]
+    weights = [weight.reshape(4, weight.shape[1], -1).unbind() for weight in recurrent]
     d_cell = torch.zeros_like(d_state)
     d_states = [d_state[:, units] for units in columns]
     one = hidden.new_ones(())

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
@@ -64,20 +65,34 @@ def generation_figure(
     if panels:
         axes = figure.add_subplot(grid[:, 0])
         if corpus.task == "regression":
-            name, label, there = corpus.targets[target], intended[:, target].numpy(), known[:, target].numpy()
+            label, there = intended[:, target].numpy(), known[:, target].numpy()
             said = {reader: read[:, target].numpy() for reader, read in readings.items()}
-            if style is not None and len(label) == 1:
-                ends = {"content": float(label[0]) if there[0] else np.nan, "style": float(style[0, target])}
-                _one(axes, name, {reader: float(read[0]) for reader, read in said.items()}, ends)
-            else:
-                _scatter(axes, name, said, label, there)
+            _ratings(axes, corpus.targets[target], said, label, there, None if style is None else style[:, target])
         else:
             _bars(axes, {name: scores[name]["acc"] for name in readings})
+    _heat_maps(figure, grid, shown, first=int(panels))
+    return figure
+
+
+def _ratings(
+    axes: Axes, name: str, said: Mapping[str, FloatArray], label: FloatArray, known: FloatArray, style: Tensor | None
+) -> None:
+    """What readers say of a target against what was intended; of a single exchange, between its two ends."""
+    if style is not None and len(label) == 1:
+        ends = {"content": float(label[0]) if known[0] else np.nan, "style": float(style[0])}
+        _one(axes, name, {reader: float(read[0]) for reader, read in said.items()}, ends)
+    else:
+        _scatter(axes, name, said, label, known)
+
+
+def _heat_maps(figure: Figure, grid: GridSpec, shown: Sequence[Shown], first: int) -> None:
+    """A row of the grid for each sample, a column, from the `first` on, for each modality."""
+    names = sorted(shown[0].features) if shown else []
     heat = []
     for column, name in enumerate(names):
         order = _most_different([one.features[name] for one in shown])
         for row, one in enumerate(shown):
-            axes = figure.add_subplot(grid[row, column + panels])
+            axes = figure.add_subplot(grid[row, column + first])
             image = _heat_map(axes, one.features[name][:, order])
             heat += [] if image is None else [image]
             if row == 0:
@@ -92,12 +107,11 @@ def generation_figure(
     if heat:
         figure.colorbar(
             heat[0],
-            ax=figure.axes[int(panels) :],
+            ax=figure.axes[first:],
             label="training deviations from the training mean",
             shrink=0.8,
             extend="both",
         )
-    return figure
 
 
 def _heat_map(axes: Axes, values: FloatArray) -> AxesImage | None:

@@ -22,20 +22,10 @@ your own file. Everything lands in DIR (default: demo).
 
 def main(arguments: list[str]) -> int:
     """Run the demonstration; each step is a command line of its own, shown before it runs."""
-    folder = Path("demo")
     if arguments[:1] in (["-h"], ["--help"]):
         sys.stdout.write(_USAGE)
         return 0
-    if arguments:
-        if len(arguments) != 2 or arguments[0] != "--output":
-            raise ConfigurationError(f"demo takes only --output DIR, got {shlex.join(arguments)}")
-        folder = Path(arguments[1])
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(
-            f"--output {folder} cannot be made ({error.strerror}); choose another folder"
-        ) from error
+    folder = _folder(arguments)
     corpus, run = folder / "corpus.pkl", _free(folder)
     best, predictions = run / "checkpoints" / "best.ckpt", folder / "predictions.csv"
     _mfm("data", "generate", "--corpus", "mosi", "--output", str(corpus), "--overwrite")
@@ -75,6 +65,20 @@ The same with your own file (MMSA, MulT or MultiBench pickle, MFN folder, or a s
 """
     )
     return 0
+
+
+def _folder(arguments: list[str]) -> Path:
+    """Make the folder that everything lands in."""
+    if arguments and (len(arguments) != 2 or arguments[0] != "--output"):
+        raise ConfigurationError(f"demo takes only --output DIR, got {shlex.join(arguments)}")
+    folder = Path(arguments[1] if arguments else "demo")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--output {folder} cannot be made ({error.strerror}); choose another folder"
+        ) from error
+    return folder
 
 
 def _free(folder: Path) -> Path:

@@ -22,7 +22,8 @@ def corpus_figure(study: Study, runs: CorpusRuns) -> Figure:
     ):
         _against(axes, study, runs, key)
         axes.set(xlabel=label, ylabel=_name(runs), xscale="log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        low, high = axes.get_xlim()
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_minor_formatter(NullFormatter())
     _scatter(seeds, study, runs)

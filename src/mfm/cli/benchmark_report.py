@@ -146,7 +146,10 @@ def _compare(options: argparse.Namespace) -> int:
 
     study = read_study(options.folders)
     parts = [f"## {table.title}\n\n{markdown(table)}" for table in comparison_tables(study, read_published())]
-    text = "# Published numbers beside ours\n\n" + "\n".join(parts)
+    command = shlex.join(
+        ["mfm", "benchmark", "compare", *options.folders, *(["--output", options.output] if options.output else [])]
+    )
+    text = f"# Published numbers beside ours\n\n`{command}`\n\n" + "\n".join(parts)
     sys.stdout.write(text)
     if options.output:
         write_text(Path(options.output), text)

@@ -49,8 +49,8 @@ BASE: dict[str, Any] = {
     "fusion": {"name": "concat_lstm", "hidden": 64},
     "weight_mmd": 10.0,
 }
-# `authors` is the published objective; `ours` is configs/factors.yaml; `bottleneck` adds a price on the nats of Z_y; the
-# others leave out one thing, or have another in its place
+# `authors` is the published objective; `ours` is configs/factors.yaml; `bottleneck` adds a price on the nats of Z_y;
+# the others leave out one thing, or have another in its place
 OURS = {
     "mmd_on": "joint",
     "independence": "nocco",

@@ -52,19 +52,22 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="folder for the big files; they are left there")
     parser.add_argument("--samples", type=int, nargs=3, default=list(SIZES), help="of each split; MOSEI's by default")
     parser.add_argument("--steps", type=int, default=50, help="steps of each sample (50)")
+    parser.add_argument("--splits", nargs="+", choices=("test", "all"), default=["test", "all"], help="both by default")
     parser.add_argument("--results", type=Path, default=HERE / "results" / "interpret_size.md")
     options = parser.parse_args()
     folder = options.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = made(folder, options.samples, options.steps)
     rows = []
-    for split, count in (("test", options.samples[2]), ("all", sum(options.samples))):
+    for split in options.splits:
+        count = options.samples[2] if split == "test" else sum(options.samples)
         own = ["--ckpt_path", str(checkpoint), "--split", split, "--output", str(folder / f"found_{split}")]
         name, seconds, memory, _ = measured(
             f"mfm interpret --split {split}", [sys.executable, "-m", "mfm", "interpret", *own], folder
         )
         rows.append(f"| `{name}` | {count:,} | {seconds:.0f} | {memory:.0f} |")
-    command = shlex.join(["python", "benchmarks/interpret_size.py", *sys.argv[1:]])
+    given = ["DIR" if word == str(options.folder) else word for word in sys.argv[1:]]
+    command = shlex.join(["python", "benchmarks/interpret_size.py", *given])
     lines = [
         "# `mfm interpret` on a corpus of CMU-MOSEI's size",
         "",

@@ -16,6 +16,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+# doctests would import both as the module `conftest`
+collect_ignore = ["conftest.py", "cli/conftest.py"]
+
 torch.set_num_threads(1)
 
 settings.register_profile("default", deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow])

@@ -82,3 +82,5 @@ def test_without_noise_it_is_refused():
         module(weight_bottleneck=0.1)
     with pytest.raises(ConfigurationError, match="bottleneck"):
         MFMObjective("regression", bottleneck=-1.0)
+    with pytest.raises(ConfigurationError, match="posterior_y"):
+        MFMObjective("regression", bottleneck=1.0)(**arguments())

@@ -154,6 +154,9 @@ class MFMObjective(nn.Module):
 
         Returns:
             The weighted total and the unweighted parts.
+
+        Raises:
+            ConfigurationError: A bottleneck without `posterior_y`.
         """
         parts, weighted = self.costs(
             prediction, target, target_mask, reconstruction, features, lengths, present, modalities=list(z)
@@ -173,7 +176,9 @@ class MFMObjective(nn.Module):
             found = self.dependences(z_y, codes, prediction)
             parts |= found
             weighted += [self.independence_weight * part for part in found.values()]
-        if self.bottleneck_weight and posterior_y is not None:
+        if self.bottleneck_weight:
+            if posterior_y is None:
+                raise ConfigurationError("the bottleneck needs posterior_y, mean and log variance of Z_y's posterior")
             parts["bottleneck"] = gaussian_kl(*posterior_y, known=blocks["z_y"][1])
             weighted.append(self.bottleneck_weight * parts["bottleneck"])
         return LossParts(torch.stack(weighted).sum(), parts)
